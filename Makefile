@@ -1,0 +1,45 @@
+# The two commands are `make run` and `make test`; each does its own set-up and says what it does. `make check` is what a change
+# has to pass besides.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO := cargo
+CONFIG ?= config
+DATA ?= data
+# Debian's names of what the build needs: llama.cpp and aws-lc by cmake and a C++ compiler, bindgen by libclang.
+PACKAGES := cmake g++ libclang-dev
+WASM := wasm32-unknown-unknown
+
+.PHONY: help setup plugins build run test check sdk-clients clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
+
+setup: ## Install what the build needs: Debian packages, the WASM target
+	@scripts/setup $(PACKAGES)
+
+plugins: setup ## Build the first-party plugins and the tests' guests into target/plugins
+	@echo "== plugins (target/plugins)"
+	@$(CARGO) build --release --quiet --workspace --bin xtask
+	@target/release/xtask plugins
+
+build: plugins ## Build target/release/tollgate
+	@echo "== tollgate (target/release/tollgate); the first build takes about 20 minutes on 2 cores, most of it llama.cpp and wasmtime"
+	@$(CARGO) build --release --workspace --bin tollgate
+
+run: build ## Run the gateway with CONFIG and DATA (by default ./config and ./data)
+	@target/release/tollgate serve --config $(CONFIG) --data $(DATA)
+
+test: build ## Run every test in its short form
+	@echo "== tests"
+	@scripts/sdk-clients
+	@$(CARGO) test --release --workspace --quiet
+
+check: plugins ## Check form, lints, docs, dependencies and the repository's own rules
+	@scripts/check
+
+clean: ## Remove what was built
+	@$(CARGO) clean
+	@rm -rf data

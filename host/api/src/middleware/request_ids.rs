@@ -1,0 +1,34 @@
+//! The request's id. The composition root's telemetry sets [`RequestIds`]; where nobody did, an id is made here, so that no
+//! answer is without one. A client's own id is not believed.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::HeaderName;
+use tollgate_pipeline::RequestIds;
+use uuid::Uuid;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub(crate) async fn request_ids(mut request: Request, next: Next) -> Response {
+    let ids = request.extensions_mut().get_or_insert_with(fresh);
+    let value = HeaderValue::from_str(&ids.request_id);
+    let mut response = next.run(request).await;
+    if let Ok(value) = value {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn fresh() -> RequestIds {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    RequestIds {
+        request_id: Arc::from(Uuid::now_v7().to_string()),
+        received_at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        traceparent: None,
+    }
+}

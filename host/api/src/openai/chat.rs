@@ -1,0 +1,93 @@
+//! `POST /v1/chat/completions`.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::{StreamExt, stream};
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use tollgate_pipeline::{Reply, ReplyEvent, RequestIds, Session};
+
+use super::DIALECT;
+use super::request::{self, Decoded};
+use super::response::{Answer, Said};
+use super::stream::{self as sse, Frames};
+use crate::body;
+use crate::failure::Failure;
+use crate::middleware::Access;
+use crate::respond;
+use crate::state::ApiState;
+
+/// Until then a failure has its real status; after it the headers of a stream leave, so that the client knows it is heard.
+const FIRST_EVENT_WAIT: Duration = Duration::from_secs(2);
+
+/// SHA-256 of the artifact that answered.
+const MODEL_DIGEST: HeaderName = HeaderName::from_static("x-tollgate-model-digest");
+/// Durations of the stages before the first byte (W3C Server Timing).
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Answers a chat request. The body is read here, when it is known who asks.
+pub(crate) async fn chat(
+    api: &ApiState,
+    session: Session,
+    parts: &Parts,
+    body: Body,
+    access: &Access,
+) -> Result<Response, Failure> {
+    let json = body::read_json(api, &parts.headers, body).await?;
+    let Decoded { chat, is_stream, include_usage } = request::decode(json)?;
+    let ids = parts.extensions.get::<RequestIds>().ok_or(Failure::Internal("the request came without its ids"))?;
+    let reply = session.chat(chat, DIALECT, is_stream).await?;
+    access.model(reply.model());
+    let answer = Answer::new(&ids.request_id, ids.received_at_ms, reply.model(), reply.model_digest());
+    if is_stream { streamed(reply, answer, include_usage, access).await } else { whole(reply, &answer, access).await }
+}
+
+/// The reply as one JSON text.
+async fn whole(mut reply: Reply, answer: &Answer, access: &Access) -> Result<Response, Failure> {
+    let mut said = Said::default();
+    loop {
+        match reply.next().await {
+            Some(ReplyEvent::Piece(piece)) => said.push(&piece),
+            Some(ReplyEvent::Done { reason, usage }) => {
+                access.usage(usage);
+                let response = respond::json(StatusCode::OK, answer.completion(&said, reason, usage));
+                return Ok(described(response, &reply));
+            }
+            Some(ReplyEvent::Failed(refusal)) => return Err(refusal.into()),
+            None => return Err(Failure::unfinished()),
+        }
+    }
+}
+
+/// The reply as it comes.
+async fn streamed(mut reply: Reply, answer: Answer, include_usage: bool, access: &Access) -> Result<Response, Failure> {
+    let first = match tokio::time::timeout(FIRST_EVENT_WAIT, reply.next()).await {
+        Ok(Some(ReplyEvent::Failed(refusal))) => return Err(refusal.into()),
+        Ok(Some(event)) => Some(event),
+        Ok(None) => return Err(Failure::unfinished()),
+        Err(_) => None,
+    };
+    let is_waiting = first.is_none();
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    let response = described(response, &reply);
+    let rest = stream::unfold(reply, |mut reply| async move { reply.next().await.map(|event| (event, reply)) });
+    let events = Box::pin(stream::iter(first).chain(rest));
+    let frames = Frames::new(events, answer, include_usage, is_waiting, access.clone());
+    Ok(response.map(|_| sse::body(frames)))
+}
+
+/// `response`, saying what answered and how long it took to begin.
+fn described(mut response: Response, reply: &Reply) -> Response {
+    let headers = [(MODEL_DIGEST, reply.model_digest().to_owned()), (SERVER_TIMING, reply.server_timing())];
+    for (name, value) in headers {
+        // Both are made of digits, letters and marks; what is not simply stays away.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,146 @@
+//! The step-level trait of an inference backend, and its token words.
+//!
+//! A backend decodes one batch at a time and knows nothing of requests, sampling, chat or HTTP: those are one implementation in
+//! `inference`, the same for every backend. It has no async runtime and no thread of its own; its owner calls it from one thread.
+
+mod vocabulary;
+
+pub use vocabulary::{Token, TokenKind, Vocabulary};
+
+use std::sync::Arc;
+
+/// One sequence's place in the backend's memory, from 0 to [`Capabilities::max_sequences`] - 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(pub u16);
+
+/// One token of one sequence in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// What to decode.
+    pub token: Token,
+    /// Its place in the sequence, from 0.
+    pub position: u32,
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Whether the next token will be sampled from this row.
+    pub wants_logits: bool,
+}
+
+/// What a loaded model can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Sequences that can be alive at once; 1 to 256.
+    pub max_sequences: u16,
+    /// Tokens that all sequences together can hold.
+    pub context_tokens: u32,
+    /// Tokens that one sequence can hold: what the model was trained for, or the context if that is less.
+    pub sequence_tokens: u32,
+    /// Rows that one step may have.
+    pub step_rows: u32,
+    /// Whether [`Backend::copy_prefix`] works.
+    pub prefix_copy: bool,
+    /// Whether [`Backend::truncate`] works at any position, not only at 0.
+    pub partial_remove: bool,
+    /// Whether LoRA adapters can be applied.
+    pub adapters: bool,
+    /// Whether image parts can be decoded.
+    pub images: bool,
+}
+
+/// Bytes that a model takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Weights, mapped or resident.
+    pub weights: u64,
+    /// The key-value cache at its full size.
+    pub cache: u64,
+    /// Compute buffers.
+    pub compute: u64,
+}
+
+impl Memory {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.cache).saturating_add(self.compute)
+    }
+}
+
+/// Text to tokens, from any thread.
+pub trait Tokenizer: Send + Sync {
+    /// The words.
+    fn vocabulary(&self) -> &Vocabulary;
+
+    /// Splits `text`. Control tokens written out in the text become control tokens only with `parse_special`: text from outside
+    /// is tokenized without.
+    ///
+    /// # Errors
+    /// The text cannot be tokenized (it is too long for the backend's integers).
+    fn tokenize(&self, text: &str, parse_special: bool) -> Result<Vec<Token>, BackendError>;
+}
+
+/// A loaded model that decodes a batch.
+pub trait Backend: Send {
+    /// What it can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Its tokenizer, to be shared with other threads.
+    fn tokenizer(&self) -> Arc<dyn Tokenizer>;
+
+    /// The chat template that came with the model, in Jinja.
+    fn chat_template(&self) -> Option<&str>;
+
+    /// Bytes it takes.
+    fn memory(&self) -> Memory;
+
+    /// Decodes one step: at most [`Capabilities::step_rows`] rows, those of one sequence in the order of their positions.
+    ///
+    /// # Errors
+    /// After [`DecodeError::Full`] nothing was decoded; after [`DecodeError::Failed`] the rows' sequences are in an unknown state
+    /// and have to be truncated to 0.
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
+
+    /// The logits of a row of the last step that wanted them, one for each word of the vocabulary; `row` is its index in that
+    /// step. `None` for a row that did not want them.
+    fn logits(&self, row: usize) -> Option<&[f32]>;
+
+    /// Makes the first `length` tokens of `from` those of `to` as well, sharing memory. `to` is empty before.
+    ///
+    /// # Errors
+    /// The backend cannot (see [`Capabilities::prefix_copy`]).
+    fn copy_prefix(&mut self, from: SequenceId, to: SequenceId, length: u32) -> Result<(), BackendError>;
+
+    /// Forgets what `sequence` holds from `length` on; 0 frees it.
+    ///
+    /// # Errors
+    /// The backend cannot (see [`Capabilities::partial_remove`]).
+    fn truncate(&mut self, sequence: SequenceId, length: u32) -> Result<(), BackendError>;
+}
+
+/// A step failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// No room in the key-value cache; make room or send fewer rows.
+    #[error("no room for {rows} tokens in the key-value cache")]
+    Full {
+        /// How many rows the step had.
+        rows: usize,
+    },
+    /// The backend could not decode.
+    #[error("the backend failed: {0}")]
+    Failed(String),
+}
+
+/// Anything else failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The model cannot be loaded; the text says what is wrong with it.
+    #[error("cannot load the model: {0}")]
+    Load(String),
+    /// This backend or model has no such ability.
+    #[error("{0} is not supported")]
+    Unsupported(&'static str),
+    /// The text cannot be tokenized.
+    #[error("cannot tokenize the text: {0}")]
+    Tokenize(String),
+}

@@ -1,0 +1,153 @@
+//! The llama.cpp backend: GGUF models on the CPU.
+//!
+//! Model, vocabulary and tokenizer are llama-cpp-2's; the context is our own thin type over the sys crate ([`context`]), since the
+//! safe one borrows its model and hides calls that the scheduler needs. Nothing here samples, streams or knows of chat.
+
+mod context;
+mod tokenizer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::{LogOptions, send_logs_to_tracing};
+use tollgate_backend::{Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+
+use crate::context::Context;
+use crate::tokenizer::LlamaTokenizer;
+
+/// llama.cpp's own limit.
+const MAX_SEQUENCES: u16 = 256;
+/// Rows that llama.cpp computes at once; a step may be longer.
+const MICRO_BATCH: u32 = 512;
+
+/// A step over fewer bytes of weights than this is done by one thread before a second one has been woken.
+const ONE_THREAD_BYTES: u64 = 32 << 20;
+
+/// How to load a model.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Tokens that all sequences together can hold; by default what the model was trained for, 4,096 at most.
+    pub context_tokens: Option<u32>,
+    /// Sequences alive at once, 1 to 256.
+    pub sequences: u16,
+    /// Rows of a step, 16 to 8,192.
+    pub step_rows: u32,
+    /// Threads that compute; by default the machine's cores, or one for a model so small that waking others takes longer.
+    pub threads: Option<u16>,
+}
+
+/// A loaded model.
+pub struct Llama {
+    context: Context,
+    tokenizer: Arc<LlamaTokenizer>,
+    template: Option<String>,
+    capabilities: Capabilities,
+    memory: Memory,
+}
+
+impl Llama {
+    /// Loads a model. Takes as long as reading the file does.
+    ///
+    /// # Errors
+    /// The file is no model, or there is no memory for it.
+    pub fn load(settings: &Settings) -> Result<Self, BackendError> {
+        let backend = library()?;
+        let load = |what: String| BackendError::Load(what);
+        let params = LlamaModelParams::default().with_use_mmap(true);
+        let model = LlamaModel::load_from_file(backend, &settings.path, &params)
+            .map_err(|error| load(format!("{}: llama.cpp does not take it ({error})", settings.path.display())))?;
+        let model = Arc::new(model);
+        let trained = model.n_ctx_train();
+        let context_tokens = settings.context_tokens.unwrap_or_else(|| trained.min(4_096));
+        let sequences = settings.sequences.clamp(1, MAX_SEQUENCES);
+        let threads = settings.threads.map_or_else(|| default_threads(model.size()), i32::from);
+        let shape = context::Shape { tokens: context_tokens, sequences, rows: settings.step_rows, micro: MICRO_BATCH, threads };
+        let context = Context::new(Arc::clone(&model), &shape)?;
+        let cache = cache_bytes(&model, context.tokens());
+        let capabilities = Capabilities {
+            max_sequences: sequences,
+            context_tokens: context.tokens(),
+            sequence_tokens: context.tokens().min(trained.max(1)),
+            step_rows: settings.step_rows,
+            prefix_copy: !model.is_recurrent() && !model.is_hybrid(),
+            partial_remove: !model.is_recurrent() && !model.is_hybrid(),
+            adapters: false,
+            images: false,
+        };
+        let template = model.chat_template(None).ok().and_then(|template| template.to_string().ok());
+        let memory = Memory { weights: model.size(), cache, compute: 0 };
+        let tokenizer = Arc::new(LlamaTokenizer::new(Arc::clone(&model)));
+        Ok(Llama { context, tokenizer, template, capabilities, memory })
+    }
+}
+
+fn default_threads(model_bytes: u64) -> i32 {
+    if model_bytes < ONE_THREAD_BYTES {
+        return 1;
+    }
+    std::thread::available_parallelism().ok().and_then(|cores| i32::try_from(cores.get()).ok()).unwrap_or(1)
+}
+
+/// The key-value cache at f16: two vectors per layer and token.
+fn cache_bytes(model: &LlamaModel, tokens: u32) -> u64 {
+    let heads = u64::from(model.n_head()).max(1);
+    let width = u64::try_from(model.n_embd()).unwrap_or(0) / heads * u64::from(model.n_head_kv());
+    u64::from(model.n_layer()) * width * 2 * 2 * u64::from(tokens)
+}
+
+/// llama.cpp is set up once in a process.
+fn library() -> Result<&'static LlamaBackend, BackendError> {
+    static LIBRARY: OnceLock<Result<LlamaBackend, String>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| {
+        send_logs_to_tracing(LogOptions::default());
+        LlamaBackend::init().map_err(|error| error.to_string())
+    });
+    library.as_ref().map_err(|error| BackendError::Load(error.clone()))
+}
+
+impl Backend for Llama {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        Arc::clone(&self.tokenizer) as _
+    }
+
+    fn chat_template(&self) -> Option<&str> {
+        self.template.as_deref()
+    }
+
+    fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.context.decode(rows)
+    }
+
+    fn logits(&self, row: usize) -> Option<&[f32]> {
+        self.context.logits(row)
+    }
+
+    fn copy_prefix(&mut self, from: SequenceId, to: SequenceId, length: u32) -> Result<(), BackendError> {
+        if !self.capabilities.prefix_copy {
+            return Err(BackendError::Unsupported("copying a prefix"));
+        }
+        self.context.copy_prefix(from, to, length);
+        Ok(())
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, length: u32) -> Result<(), BackendError> {
+        if self.context.truncate(sequence, length) {
+            Ok(())
+        } else {
+            Err(BackendError::Unsupported("removing a part of a sequence"))
+        }
+    }
+}

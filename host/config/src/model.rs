@@ -1,0 +1,138 @@
+//! `models/ID.toml`: an artifact plus its settings. Nothing is loaded here.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::source::Source;
+use crate::text::Name;
+
+/// A model that the gateway can load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The code that runs it.
+    pub backend: Backend,
+    /// The weights: `builtin:demo`, or a GGUF file. Required for `llama`, refused for `scripted`.
+    #[serde(default)]
+    pub artifact: Option<Source>,
+    /// Further names that clients may use for it; unique among all ids and aliases.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub aliases: Vec<Name>,
+    /// The KV pool in tokens, shared by all sequences, 128 to 1048576. Without it, what the artifact was trained for.
+    #[serde(default)]
+    #[schemars(range(min = 128, max = 1_048_576))]
+    pub context_tokens: Option<u32>,
+    /// Sequences decoded at once, 1 to 256. Default 16.
+    #[serde(default = "default_sequences")]
+    #[schemars(range(min = 1, max = 256))]
+    pub sequences: u16,
+    /// Threads for decoding, 1 to 512. Without it, the machine's physical cores.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 512))]
+    pub threads: Option<u16>,
+    /// Tokens of one decode step, prefill included, 16 to 8192. Default 512.
+    #[serde(default = "default_step_tokens")]
+    #[schemars(range(min = 16, max = 8_192))]
+    pub step_tokens: u32,
+    /// Requests that may wait for a sequence, 1 to 65536; one more is refused at once (503). Default 256.
+    #[serde(default = "default_queue")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub queue: u32,
+    /// Seconds for one request from admission to its last token, 1 to 3600. Default 300.
+    #[serde(default = "default_deadline_s")]
+    #[schemars(range(min = 1, max = 3_600))]
+    pub deadline_s: u32,
+    /// Reuse the computed beginning of a prompt within a tenant. Default true.
+    #[serde(default = "default_prefix_cache")]
+    pub prefix_cache: bool,
+    /// How to sample where a request does not say.
+    #[serde(default)]
+    pub defaults: Sampling,
+    /// The cadence of the `scripted` backend; refused for any other.
+    #[serde(default)]
+    pub scripted: Option<Scripted>,
+}
+
+/// Inference code built into the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// llama.cpp, for GGUF files.
+    Llama,
+    /// Deterministic tokens at a set cadence and faults on command, for tests of what stands around a model.
+    Scripted,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Llama => "llama",
+            Self::Scripted => "scripted",
+        })
+    }
+}
+
+/// How to sample where a request does not say. What is absent here falls to the gateway's default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sampling {
+    /// 0 (always the likeliest token) to 2.
+    #[schemars(range(min = 0.0, max = 2.0))]
+    pub temperature: Option<f32>,
+    /// The likeliest tokens that add up to this probability, 0.001 to 1 (off).
+    #[schemars(range(min = 0.001, max = 1.0))]
+    pub top_p: Option<f32>,
+    /// The likeliest tokens by count, 0 (off) to 1000.
+    #[schemars(range(min = 0, max = 1_000))]
+    pub top_k: Option<u32>,
+    /// Tokens at least this likely, relative to the likeliest, 0 (off) to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_p: Option<f32>,
+    /// Divides the score of tokens that occurred, 0.01 to 2; 1 is off.
+    #[schemars(range(min = 0.01, max = 2.0))]
+    pub repeat_penalty: Option<f32>,
+    /// Taken from a token's score for each time that it occurred, -2 to 2; 0 is off.
+    #[schemars(range(min = -2.0, max = 2.0))]
+    pub frequency_penalty: Option<f32>,
+    /// Taken from a token's score if it occurred, -2 to 2; 0 is off.
+    #[schemars(range(min = -2.0, max = 2.0))]
+    pub presence_penalty: Option<f32>,
+    /// Tokens of a reply, 1 to 131072.
+    #[schemars(range(min = 1, max = 131_072))]
+    pub max_tokens: Option<u32>,
+}
+
+/// The cadence of the scripted backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scripted {
+    /// Microseconds for each decode step, 0 to 10000000. Default 0.
+    #[schemars(range(min = 0, max = 10_000_000))]
+    pub token_us: u32,
+    /// Microseconds for each token of a prompt, 0 to 10000000. Default 0.
+    #[schemars(range(min = 0, max = 10_000_000))]
+    pub prefill_us_per_token: u32,
+}
+
+fn default_sequences() -> u16 {
+    16
+}
+
+fn default_step_tokens() -> u32 {
+    512
+}
+
+fn default_queue() -> u32 {
+    256
+}
+
+fn default_deadline_s() -> u32 {
+    300
+}
+
+fn default_prefix_cache() -> bool {
+    true
+}

@@ -1,0 +1,109 @@
+//! `tollgate.toml`: what concerns the process as a whole. Every field is optional, and so is the file.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The log.
+    pub log: Log,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// How changes in the config directory are taken up.
+    pub reload: Reload,
+    /// Limits of the child process that builds plugins.
+    pub build: Build,
+    /// The pool that plugin instances come from.
+    pub plugins: PluginPool,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A filter in the form of `tracing`: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels per target such as
+    /// `info,tollgate_plugins=debug`. Default `info`.
+    #[schemars(length(min = 1, max = 512))]
+    pub level: String,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// Seconds that running requests have to finish after SIGTERM, 0 to 3600. Default 30.
+    #[schemars(range(min = 0, max = 3_600))]
+    pub grace_s: u32,
+}
+
+/// How changes in the config directory are taken up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reload {
+    /// Seconds between two looks at the content, for what the watcher missed, 1 to 3600. Default 10.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub poll_s: u32,
+    /// Milliseconds of quiet after a change before it is read, 0 to 10000. Default 100.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub debounce_ms: u32,
+    /// Seconds that requests of a replaced generation have to finish, 1 to 3600. Default 600.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub drain_s: u32,
+    /// Generations alive at once, the serving one among them, 2 to 64. Default 8.
+    #[schemars(range(min = 2, max = 64))]
+    pub generations: u32,
+}
+
+/// Limits of the child process that builds plugins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Build {
+    /// Memory of the child in MiB, 64 to 4096. Default 512.
+    #[schemars(range(min = 64, max = 4_096))]
+    pub memory_mib: u32,
+    /// Seconds for one plugin, 1 to 600. Default 20.
+    #[schemars(range(min = 1, max = 600))]
+    pub time_s: u32,
+}
+
+/// The pool that plugin instances come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginPool {
+    /// Instances alive at once, 1 to 10000. A request reserves one per plugin of its route when it is admitted, and is
+    /// answered 503 where there are none. Default 256.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub slots: u32,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace_s: 30 }
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { poll_s: 10, debounce_ms: 100, drain_s: 600, generations: 8 }
+    }
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        Self { memory_mib: 512, time_s: 20 }
+    }
+}
+
+impl Default for PluginPool {
+    fn default() -> Self {
+        Self { slots: 256 }
+    }
+}

@@ -1,0 +1,392 @@
+//! One loaded model on its own thread, behind a handle that can be cloned.
+//!
+//! The thread owns the backend and the scheduler; the handle owns the channel to it. What the thread does in a step is the
+//! scheduler's business; here is only how requests reach it, how it sleeps, and how it ends.
+
+mod command;
+mod stream;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tollgate_backend::{Backend, Capabilities, Memory};
+use tollgate_domain::Parameters;
+
+pub(crate) use command::Doorbell;
+pub use stream::{Event, Finish, GenerateError, Generation};
+pub(crate) use stream::{Writer, stream};
+
+use crate::chat::{ChatCodec, Prompt, TemplateError};
+use crate::gauges::Gauges;
+use crate::reply::Reply;
+use crate::sampling::{OutOfRange, Sampling};
+use crate::scheduler::{Limits, Progress, Request, Salt, Scheduler, Sequence};
+use command::Command;
+
+/// How an engine is run.
+#[derive(Clone)]
+pub struct Settings {
+    /// Requests that may wait for a sequence, 0 to 65,536; one more is refused at once.
+    pub queue: usize,
+    /// Rows of one step, at least 1 and at most what the backend takes.
+    pub step_rows: u32,
+    /// Whether what a tenant's request computed is kept for that tenant's next one.
+    pub prefix_cache: bool,
+    /// Bytes of a reply that may wait for its reader; a stream that holds more parks its row (P-L4).
+    pub stream_buffer_bytes: usize,
+    /// How long a row stays parked before its stream is closed (P-L4).
+    pub stalled_reader: Duration,
+    /// The longest that a request may take, whatever its own deadline says.
+    pub deadline: Duration,
+    /// Keys the cache salt of each tenant (P-A9). Never sent anywhere, never part of a request.
+    pub server_secret: [u8; 32],
+    /// Taken where a request says nothing.
+    pub defaults: Parameters,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            queue: 256,
+            step_rows: 512,
+            prefix_cache: true,
+            stream_buffer_bytes: 64 * 1024,
+            stalled_reader: Duration::from_secs(30),
+            deadline: Duration::from_secs(600),
+            server_secret: [0; 32],
+            defaults: Parameters::default(),
+        }
+    }
+}
+
+/// What is to be generated.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// From [`ChatCodec::encode`] of the same engine.
+    pub prompt: Prompt,
+    /// What is `None` falls to [`Settings::defaults`]. Without `max_tokens` a reply may fill the context.
+    pub parameters: Parameters,
+    /// Whose it is. Tenants share nothing in the cache and take turns by weight.
+    pub tenant: String,
+    /// 1 to 1,000: the tenant's share against the others'. The last one said counts.
+    pub weight: u32,
+    /// When it has to be done, in the queue or after.
+    pub deadline: Instant,
+}
+
+/// Why a job is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full.
+    #[error("the queue is full")]
+    QueueFull {
+        /// When a place is likely, in seconds, 1 to 60.
+        retry_after_s: u32,
+    },
+    /// The engine is stopping or has stopped.
+    #[error("the model is being stopped")]
+    Stopped,
+    /// The prompt leaves no room for a reply.
+    #[error("the prompt has {tokens} tokens and {limit} is the most")]
+    TooLong {
+        /// What it has.
+        tokens: usize,
+        /// What it may have.
+        limit: usize,
+    },
+    /// A number outside its range.
+    #[error("{field} has to be {range}")]
+    Parameter {
+        /// Its name in [`Parameters`] or [`Job`].
+        field: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+}
+
+impl From<OutOfRange> for SubmitError {
+    fn from(OutOfRange { field, range }: OutOfRange) -> Self {
+        SubmitError::Parameter { field, range }
+    }
+}
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A number in [`Settings`] or in what the backend says of itself is outside its range.
+    #[error("{field} has to be {range}")]
+    Setting {
+        /// Its name.
+        field: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The model's chat template cannot be used.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The operating system has no thread for it.
+    #[error("cannot start the model's thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A loaded model that takes jobs. The last handle dropped ends its thread: at the latest after the step it is in.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    name: String,
+    settings: Settings,
+    capabilities: Capabilities,
+    memory: Memory,
+    codec: ChatCodec,
+    gauges: Arc<Gauges>,
+    bell: Doorbell,
+    is_closed: AtomicBool,
+    /// Numbers jobs in the order they came.
+    arrivals: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Gives `backend` to a thread named `model-NAME`.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(name: &str, backend: Box<dyn Backend>, settings: Settings) -> Result<Self, StartError> {
+        check(&settings, backend.capabilities())?;
+        let capabilities = backend.capabilities().clone();
+        let memory = backend.memory();
+        let codec = ChatCodec::new(backend.as_ref())?;
+        let gauges = Arc::new(Gauges::default());
+        let (bell, commands) = Doorbell::new(settings.queue);
+        let limits = Limits {
+            step_rows: settings.step_rows,
+            prefix_cache: settings.prefix_cache,
+            stalled_reader: settings.stalled_reader,
+        };
+        let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges));
+        let own_bell = bell.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("model-{name}"))
+            .spawn(move || run(scheduler, &commands, &own_bell))
+            .map_err(StartError::Thread)?;
+        Ok(Engine(Arc::new(Shared {
+            name: name.to_owned(),
+            settings,
+            capabilities,
+            memory,
+            codec,
+            gauges,
+            bell,
+            is_closed: AtomicBool::new(false),
+            arrivals: AtomicU64::new(0),
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// The model's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What the backend can do.
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    /// Bytes that the backend takes.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.0.memory
+    }
+
+    /// Requests to prompts.
+    #[must_use]
+    pub fn codec(&self) -> &ChatCodec {
+        &self.0.codec
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn gauges(&self) -> &Gauges {
+        &self.0.gauges
+    }
+
+    /// Queues a job. Returns at once: full means "no".
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit(&self, job: Job) -> Result<Generation, SubmitError> {
+        let shared = &*self.0;
+        if shared.is_closed.load(SeqCst) {
+            return Err(SubmitError::Stopped);
+        }
+        let now = Instant::now();
+        let (sequence, generation) = shared.prepare(job, now)?;
+        if !shared.gauges.enter_queue(shared.settings.queue) {
+            return Err(shared.queue_full());
+        }
+        match shared.bell.commands().try_send(Command::Submit(Box::new(sequence))) {
+            Ok(()) => Ok(generation),
+            Err(error) => {
+                shared.gauges.leave_queue();
+                Err(match error {
+                    TrySendError::Full(_) => shared.queue_full(),
+                    TrySendError::Disconnected(_) => SubmitError::Stopped,
+                })
+            }
+        }
+    }
+
+    /// Takes no more jobs, finishes what it has until `deadline`, then ends the rest with [`GenerateError::Stopped`] and frees
+    /// the backend. It waits for the thread, so call it where waiting is allowed.
+    pub fn shutdown(&self, deadline: Instant) {
+        self.0.stop(deadline);
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn prepare(&self, job: Job, now: Instant) -> Result<(Sequence, Generation), SubmitError> {
+        if !(1..=1_000).contains(&job.weight) {
+            return Err(SubmitError::Parameter { field: "weight", range: "1 to 1000" });
+        }
+        let sampling = Sampling::resolve(job.parameters.or(&self.settings.defaults))?;
+        let limit = self.codec.max_prompt_tokens();
+        let tokens = job.prompt.tokens.len();
+        if tokens == 0 {
+            return Err(SubmitError::Parameter { field: "prompt", range: "at least one token" });
+        }
+        if tokens > limit {
+            return Err(SubmitError::TooLong { tokens, limit });
+        }
+        let (writer, generation) = stream(self.settings.stream_buffer_bytes, self.bell.clone());
+        let longest = now.checked_add(self.settings.deadline).unwrap_or(job.deadline);
+        let reply = Reply::new(sampling.stop.clone(), self.codec.reasoning(), job.prompt.is_thinking);
+        let request = Request {
+            tokens: job.prompt.tokens,
+            constraint: job.prompt.constraint,
+            sampling,
+            seed: seed(),
+            reply,
+            salt: salt(&self.settings.server_secret, &job.tenant),
+            tenant: job.tenant.into(),
+            weight: job.weight,
+            deadline: job.deadline.min(longest),
+            arrived: self.arrivals.fetch_add(1, SeqCst),
+            submitted: now,
+            writer,
+        };
+        Ok((Sequence::new(request), generation))
+    }
+
+    fn queue_full(&self) -> SubmitError {
+        SubmitError::QueueFull { retry_after_s: self.gauges.retry_after_s(self.capabilities.max_sequences) }
+    }
+
+    fn stop(&self, deadline: Instant) {
+        self.is_closed.store(true, SeqCst);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
+        // There is room for it, or there will be after the step that the thread is in; a thread that has ended needs no word.
+        let _ = self.bell.commands().send(Command::Stop(deadline));
+        if thread.join().is_err() {
+            tracing::error!(model = %self.name, "the model's thread has panicked");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop(Instant::now());
+    }
+}
+
+/// The salt of a tenant's place in the cache: only who knows the server's secret can say whose it is, and no two share one.
+fn salt(secret: &[u8; 32], tenant: &str) -> Salt {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("an HMAC key may have any length");
+    mac.update(b"tollgate prefix cache\0");
+    mac.update(tenant.as_bytes());
+    Salt(mac.finalize().into_bytes().into())
+}
+
+/// A seed for a request that brings none.
+fn seed() -> u64 {
+    getrandom::u64().expect("the operating system gives random numbers")
+}
+
+fn check(settings: &Settings, capabilities: &Capabilities) -> Result<(), StartError> {
+    let setting = |holds: bool, field, range| if holds { Ok(()) } else { Err(StartError::Setting { field, range }) };
+    setting(settings.queue <= 65_536, "queue", "0 to 65536")?;
+    setting(settings.step_rows >= 1, "step_rows", "at least 1")?;
+    setting(settings.stream_buffer_bytes >= 1, "stream_buffer_bytes", "at least 1")?;
+    setting((1..=256).contains(&capabilities.max_sequences), "max_sequences", "1 to 256")?;
+    setting(capabilities.step_rows >= 1, "the backend's step_rows", "at least 1")?;
+    setting(capabilities.sequence_tokens >= 2, "sequence_tokens", "at least 2")?;
+    setting(capabilities.sequence_tokens <= capabilities.context_tokens, "sequence_tokens", "at most what the context holds")
+}
+
+/// The model thread.
+fn run(mut scheduler: Scheduler, commands: &Receiver<Command>, bell: &Doorbell) {
+    let mut stop_at: Option<Instant> = None;
+    loop {
+        loop {
+            match commands.try_recv() {
+                Ok(command) => obey(&mut scheduler, &mut stop_at, bell, command),
+                Err(TryRecvError::Empty) => break,
+                // The handles say so before they go; without one nobody is left to answer.
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+        let now = Instant::now();
+        if stop_at.is_some_and(|at| at <= now || scheduler.is_empty()) {
+            return;
+        }
+        let Progress::Idle { until } = scheduler.step(now) else { continue };
+        let until = until.into_iter().chain(stop_at).min();
+        let command = match until {
+            Some(until) => commands.recv_timeout(until.saturating_duration_since(Instant::now())),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match command {
+            Ok(command) => obey(&mut scheduler, &mut stop_at, bell, command),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn obey(scheduler: &mut Scheduler, stop_at: &mut Option<Instant>, bell: &Doorbell, command: Command) {
+    match command {
+        Command::Submit(sequence) => scheduler.submit(*sequence),
+        Command::Wake => bell.heard(),
+        Command::Stop(at) => *stop_at = Some(at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P-A9: no two tenants and no two servers have the same salt.
+    #[test]
+    fn salts_differ_by_tenant_and_by_secret() {
+        let own = salt(&[1; 32], "a");
+        assert!(own == salt(&[1; 32], "a"));
+        assert!(own != salt(&[1; 32], "b"));
+        assert!(own != salt(&[2; 32], "a"));
+    }
+}

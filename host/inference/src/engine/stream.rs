@@ -1,0 +1,287 @@
+//! The stream from the model thread to one reader: bounded by bytes, never blocking the thread.
+//!
+//! The thread's end is [`Writer`], the reader's end [`Generation`]. A full stream parks its row; an abandoned one ends it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tollgate_domain::{FinishReason, Piece, Usage};
+
+use super::command::Doorbell;
+
+/// What comes out of a generation: any number of pieces, then exactly one `Done` or `Failed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// More of the reply.
+    Piece(Piece),
+    /// The reply is whole.
+    Done(Finish),
+    /// The reply ends here, unfinished.
+    Failed(GenerateError),
+}
+
+/// How a reply ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finish {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens, exactly. The token that ends a reply is not counted; the tokens of a stop string are, for they were decoded.
+    pub usage: Usage,
+    /// The stop string that was met.
+    pub stop: Option<String>,
+}
+
+/// Why a reply ended unfinished.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GenerateError {
+    /// The deadline passed, in the queue or after.
+    #[error("the deadline has passed")]
+    Deadline,
+    /// Nobody read the reply for too long.
+    #[error("the reply was not read")]
+    Stalled,
+    /// The engine is stopping.
+    #[error("the model is being stopped")]
+    Stopped,
+    /// The backend could not decode.
+    #[error("the model failed: {0}")]
+    Backend(String),
+    /// The model's numbers are not numbers.
+    #[error("the model computed something that is not a number")]
+    NotANumber,
+    /// The schema could not be followed further.
+    #[error("the schema cannot be followed: {0}")]
+    Constraint(String),
+}
+
+/// A reply in the making. Dropping it ends the decoding: the row is out of the next step, and its memory is free.
+pub struct Generation {
+    shared: Arc<Shared>,
+}
+
+/// The model thread's end of a stream.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Bytes that may wait for the reader.
+    limit: usize,
+    state: Mutex<State>,
+    changed: Notify,
+    gone: AtomicBool,
+    bell: Doorbell,
+}
+
+#[derive(Default)]
+struct State {
+    events: VecDeque<Event>,
+    bytes: usize,
+    ended: bool,
+    /// The row is parked until the reader has caught up.
+    is_parked: bool,
+    /// Tokens up to now.
+    usage: Usage,
+}
+
+/// What a reader finds.
+enum Taken {
+    Event(Event),
+    Nothing,
+    End,
+}
+
+/// The two ends of a stream that holds `limit` bytes.
+pub(crate) fn stream(limit: usize, bell: Doorbell) -> (Writer, Generation) {
+    let shared = Arc::new(Shared { limit, state: Mutex::default(), changed: Notify::new(), gone: AtomicBool::new(false), bell });
+    (Writer { shared: Arc::clone(&shared) }, Generation { shared })
+}
+
+impl Generation {
+    /// The next event; `None` after the last. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.take() {
+                Taken::Event(event) => return Some(event),
+                Taken::End => return None,
+                // A notification between the look and the wait is kept by `Notify`.
+                Taken::Nothing => self.shared.changed.notified().await,
+            }
+        }
+    }
+
+    /// Tokens up to now, for a reply that is left before its end.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.shared.lock().usage
+    }
+
+    /// What is there now, without waiting.
+    #[cfg(test)]
+    pub(crate) fn try_next(&mut self) -> Option<Event> {
+        match self.take() {
+            Taken::Event(event) => Some(event),
+            Taken::Nothing | Taken::End => None,
+        }
+    }
+
+    fn take(&mut self) -> Taken {
+        let mut state = self.shared.lock();
+        let Some(event) = state.events.pop_front() else {
+            return if state.ended { Taken::End } else { Taken::Nothing };
+        };
+        state.bytes = state.bytes.saturating_sub(cost(&event));
+        let has_caught_up = state.is_parked && state.bytes <= self.shared.limit / 2;
+        if has_caught_up {
+            state.is_parked = false;
+        }
+        drop(state);
+        if has_caught_up {
+            self.shared.bell.ring();
+        }
+        Taken::Event(event)
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.shared.gone.store(true, SeqCst);
+        let ended = self.shared.lock().ended;
+        if !ended {
+            self.shared.bell.ring();
+        }
+    }
+}
+
+impl Writer {
+    /// Whether the reader has left.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.shared.gone.load(SeqCst)
+    }
+
+    /// Appends to the reply. It always fits: the row is parked afterwards if [`Writer::park`] says so.
+    pub(crate) fn push(&self, piece: Piece) {
+        self.append(Event::Piece(piece));
+    }
+
+    /// Notes how many tokens there are by now.
+    pub(crate) fn count(&self, usage: Usage) {
+        self.shared.lock().usage = usage;
+    }
+
+    /// Whether the reader is behind by more than the stream holds; if so, the bell rings when it has caught up by half.
+    pub(crate) fn park(&self) -> bool {
+        let mut state = self.shared.lock();
+        state.is_parked = state.bytes >= self.shared.limit;
+        state.is_parked
+    }
+
+    /// Whether a parked reader is still behind.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.shared.lock().is_parked
+    }
+
+    /// Ends the stream well.
+    pub(crate) fn finish(&self, finish: Finish) {
+        self.append(Event::Done(finish));
+    }
+
+    /// Ends the stream badly.
+    pub(crate) fn fail(&self, error: GenerateError) {
+        self.append(Event::Failed(error));
+    }
+
+    fn append(&self, event: Event) {
+        let mut state = self.shared.lock();
+        if state.ended {
+            return;
+        }
+        state.ended = !matches!(event, Event::Piece(_));
+        state.bytes = state.bytes.saturating_add(cost(&event));
+        state.events.push_back(event);
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for Writer {
+    /// Whoever waits is answered, however the thread came to an end.
+    fn drop(&mut self) {
+        self.fail(GenerateError::Stopped);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held, so the state is whole even behind poison.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that an event takes while it waits.
+fn cost(event: &Event) -> usize {
+    let text = match event {
+        Event::Piece(piece) => piece.as_str().len(),
+        Event::Done(_) | Event::Failed(_) => 0,
+    };
+    text.saturating_add(size_of::<Event>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: usize) -> Piece {
+        Piece::Text("x".repeat(bytes))
+    }
+
+    #[test]
+    fn a_full_stream_parks_until_half_is_read() {
+        let (writer, mut reader) = stream(4_000, Doorbell::silent());
+        writer.push(text(1_900));
+        assert!(!writer.park());
+        writer.push(text(1_900));
+        writer.push(text(1_900));
+        assert!(writer.park() && writer.is_parked());
+        assert!(reader.try_next().is_some());
+        assert!(writer.is_parked(), "3,800 bytes and more are still unread");
+        assert!(reader.try_next().is_some());
+        assert!(!writer.is_parked());
+    }
+
+    #[test]
+    fn a_dropped_writer_answers_and_a_dropped_reader_is_seen() {
+        let (writer, mut reader) = stream(100, Doorbell::silent());
+        writer.push(text(1));
+        drop(writer);
+        assert_eq!(reader.try_next(), Some(Event::Piece(text(1))));
+        assert_eq!(reader.try_next(), Some(Event::Failed(GenerateError::Stopped)));
+        assert_eq!(reader.try_next(), None);
+
+        let (writer, reader) = stream(100, Doorbell::silent());
+        assert!(!writer.is_gone());
+        drop(reader);
+        assert!(writer.is_gone());
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_the_end() {
+        let (writer, mut reader) = stream(100, Doorbell::silent());
+        let finish = Finish { reason: FinishReason::Stop, usage: Usage::default(), stop: None };
+        writer.finish(finish.clone());
+        writer.push(text(1));
+        writer.fail(GenerateError::Stalled);
+        assert_eq!(reader.next().await, Some(Event::Done(finish)));
+        assert_eq!(reader.next().await, None);
+        assert_eq!(reader.next().await, None);
+    }
+}

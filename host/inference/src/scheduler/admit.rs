@@ -1,0 +1,221 @@
+//! From the queue into the backend: a sequence id, cells, and whatever part of the prompt is there already.
+//!
+//! Cells are counted by what each sequence has and will have; shared ones count once, with whom they were copied from. That can
+//! be off by what outlives its source. The backend has the last word ([`DecodeError::Full`](tollgate_backend::DecodeError)).
+
+use std::sync::Arc;
+
+use tollgate_backend::{SequenceId, Token};
+
+use super::Scheduler;
+use super::prefix::{Match, common};
+use super::sequence::{Salt, Sequence};
+
+/// Where a sequence begins.
+struct Place {
+    slot: SequenceId,
+    /// Tokens that are there already.
+    decoded: usize,
+    /// Of those, how many have cells that others share.
+    shared: usize,
+}
+
+impl Scheduler {
+    /// Takes in whom there is room for, in turn. It stops at the first that has to wait: nobody overtakes within the turn order.
+    pub(super) fn admit(&mut self) {
+        while self.running.len() < usize::from(self.backend.capabilities().max_sequences) {
+            let Some(next) = self.queue.peek() else { return };
+            let found = self.find_prefix(next);
+            let (tokens, headroom) = (next.tokens.len(), next.headroom());
+            let Some(place) = self.find_place(found, tokens, headroom) else { return };
+            let Some(mut sequence) = self.queue.pop() else { return };
+            self.gauges.leave_queue();
+            if let Some(cached) = sequence.place(place.slot, place.decoded, place.shared) {
+                self.gauges.count_cached(u64::try_from(cached).unwrap_or(u64::MAX));
+            }
+            self.running.push(sequence);
+        }
+    }
+
+    /// Gives up what is least missed: the idle prefix used longest ago, or else the youngest parked sequence's place, but not
+    /// `keep`. Returns whether there was anything.
+    pub(super) fn evict(&mut self, keep: Option<SequenceId>) -> bool {
+        if let Some(id) = self.slots.take_oldest(keep) {
+            self.empty(id);
+            return true;
+        }
+        let youngest = self
+            .parked
+            .iter_mut()
+            .filter(|sequence| sequence.slot.is_some() && sequence.slot != keep)
+            .max_by_key(|sequence| sequence.arrived);
+        let Some(id) = youngest.and_then(Sequence::displace) else { return false };
+        self.empty(id);
+        true
+    }
+
+    /// Takes a running sequence's place away; it goes back to the queue, in front.
+    pub(super) fn preempt(&mut self, index: usize) {
+        let mut sequence = self.running.swap_remove(index);
+        if let Some(id) = sequence.displace() {
+            self.empty(id);
+        }
+        self.requeue(sequence);
+    }
+
+    /// Back in the queue, in front of its tenant's others.
+    pub(super) fn requeue(&mut self, sequence: Sequence) {
+        self.gauges.reenter_queue();
+        let tenant = Arc::clone(&sequence.tenant);
+        self.queue.put_back(&tenant, sequence);
+    }
+
+    /// Empties a sequence id so that it can be used again.
+    pub(super) fn empty(&mut self, id: SequenceId) {
+        match self.backend.truncate(id, 0) {
+            Ok(()) => self.slots.free(id),
+            Err(error) => {
+                tracing::error!(model = %self.name, sequence = id.0, %error, "a sequence cannot be emptied and is given up");
+                self.slots.lose(id);
+            }
+        }
+    }
+
+    /// The longest part of a prompt that its tenant has in the cache, idle or live. The last token is left out: it has to be
+    /// decoded for its logits.
+    fn find_prefix(&self, sequence: &Sequence) -> Option<Match> {
+        if !self.limits.prefix_cache {
+            return None;
+        }
+        let tokens = sequence.tokens.get(..sequence.tokens.len().saturating_sub(1)).unwrap_or_default();
+        let idle = self.slots.find(sequence.salt, tokens);
+        let live = self.find_live(sequence.salt, tokens);
+        // Of equals the idle one: it may need no copy.
+        [live, idle].into_iter().flatten().max_by_key(|found| found.length)
+    }
+
+    fn find_live(&self, salt: Salt, tokens: &[Token]) -> Option<Match> {
+        if !self.backend.capabilities().prefix_copy {
+            return None;
+        }
+        self.running
+            .iter()
+            .chain(&self.parked)
+            .filter(|sequence| sequence.salt == salt)
+            .filter_map(|sequence| {
+                let length = common(sequence.decoded_tokens(), tokens);
+                let slot = sequence.slot?;
+                (length > 0).then_some(Match { slot, length, held: sequence.decoded, is_idle: false })
+            })
+            .max_by_key(|found| found.length)
+    }
+
+    /// A place for a sequence of so many tokens, or `None` if it has to wait.
+    fn find_place(&mut self, found: Option<Match>, tokens: usize, headroom: usize) -> Option<Place> {
+        let whole = tokens.saturating_add(headroom);
+        let (keep, length) = (found.map(|found| found.slot), found.map_or(0, |found| found.length));
+        let is_copy = found.is_some_and(|found| !found.is_idle);
+        let own = if is_copy { whole.saturating_sub(length) } else { whole };
+        // If it cannot fit beside the running ones, nothing is given up for it.
+        if !self.running.is_empty() && self.reserved().saturating_add(own) > self.context_tokens() {
+            return None;
+        }
+        if self.make_cells(whole.saturating_sub(length), keep) {
+            return self.occupy(found);
+        }
+        if !self.running.is_empty() {
+            return None;
+        }
+        // Nobody else is there to wait for: it gets all that there is.
+        self.make_cells(whole, None);
+        self.occupy(None)
+    }
+
+    /// Gives up what is not `keep` until `cells` are free. Returns whether they are.
+    fn make_cells(&mut self, cells: usize, keep: Option<SequenceId>) -> bool {
+        loop {
+            let parked = self.parked.iter().filter(|sequence| sequence.slot.is_some()).map(Sequence::cells).sum::<usize>();
+            let used = self.reserved().saturating_add(parked).saturating_add(self.slots.idle_cells());
+            if used.saturating_add(cells) <= self.context_tokens() {
+                return true;
+            }
+            if !self.evict(keep) {
+                return false;
+            }
+        }
+    }
+
+    /// Takes over, copies, or begins anew.
+    fn occupy(&mut self, found: Option<Match>) -> Option<Place> {
+        let Some(found) = found else { return self.begin() };
+        let capabilities = self.backend.capabilities();
+        let can_copy = capabilities.prefix_copy;
+        let can_take = found.is_idle && (found.length == found.held || capabilities.partial_remove);
+        // A long conversation is not cut down for the few words that another begins with, if they can be copied.
+        let takes = can_take && (found.length.saturating_mul(2) >= found.held || !can_copy);
+        if takes {
+            return self.take_over(found);
+        }
+        if can_copy {
+            if let Some(slot) = self.claim(Some(found.slot)) {
+                return Some(self.copy(found, slot));
+            }
+            if can_take {
+                return self.take_over(found);
+            }
+        }
+        self.begin()
+    }
+
+    fn begin(&mut self) -> Option<Place> {
+        self.claim(None).map(|slot| Place { slot, decoded: 0, shared: 0 })
+    }
+
+    fn take_over(&mut self, found: Match) -> Option<Place> {
+        let shared = self.slots.take_over(found.slot, found.length);
+        if found.length < found.held
+            && let Err(error) = self.backend.truncate(found.slot, length(found.length))
+        {
+            tracing::warn!(model = %self.name, %error, "a prefix cannot be taken over");
+            self.empty(found.slot);
+            return self.begin();
+        }
+        Some(Place { slot: found.slot, decoded: found.length, shared })
+    }
+
+    fn copy(&mut self, found: Match, slot: SequenceId) -> Place {
+        match self.backend.copy_prefix(found.slot, slot, length(found.length)) {
+            Ok(()) => Place { slot, decoded: found.length, shared: found.length },
+            Err(error) => {
+                tracing::warn!(model = %self.name, %error, "a prefix cannot be copied");
+                Place { slot, decoded: 0, shared: 0 }
+            }
+        }
+    }
+
+    /// An empty sequence id, if need be one that something less missed is given up for.
+    fn claim(&mut self, keep: Option<SequenceId>) -> Option<SequenceId> {
+        loop {
+            if let Some(id) = self.slots.take_free() {
+                return Some(id);
+            }
+            if !self.evict(keep) {
+                return None;
+            }
+        }
+    }
+
+    /// Cells that running sequences hold or will hold.
+    fn reserved(&self) -> usize {
+        self.running.iter().map(Sequence::cells).sum()
+    }
+
+    fn context_tokens(&self) -> usize {
+        usize::try_from(self.backend.capabilities().context_tokens).unwrap_or(usize::MAX)
+    }
+}
+
+/// A sequence has less than 4 billion tokens.
+fn length(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}

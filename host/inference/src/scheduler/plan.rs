@@ -1,0 +1,130 @@
+//! Who gets how many rows of a step. A pure decision over numbers.
+//!
+//! Whoever lacks one token gets its row first: nobody's stream waits for somebody's prompt. What is left goes to prompts, to each
+//! tenant by its weight, so that a short one is not behind a long one; what a tenant cannot use goes to the next.
+
+/// What a running sequence asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need<'a> {
+    /// Its place in the list of running ones.
+    pub(super) index: usize,
+    /// Tokens to be decoded.
+    pub(super) remaining: usize,
+    pub(super) tenant: &'a str,
+    pub(super) weight: u32,
+    /// Its tenant's pass: the lower, the sooner.
+    pub(super) pass: u64,
+    /// Within a tenant, the first to come.
+    pub(super) arrived: u64,
+}
+
+/// What it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) index: usize,
+    /// At least 1.
+    pub(super) rows: usize,
+}
+
+/// Shares out `budget` rows.
+pub(super) fn share(mut needs: Vec<Need<'_>>, budget: usize) -> Vec<Chunk> {
+    needs.sort_unstable_by_key(|need| (need.pass, need.arrived));
+    let (single, prompts): (Vec<_>, Vec<_>) =
+        needs.into_iter().filter(|need| need.remaining > 0).partition(|need| need.remaining == 1);
+    let mut chunks: Vec<Chunk> = single.iter().take(budget).map(|need| Chunk { index: need.index, rows: 1 }).collect();
+    let left = budget - chunks.len();
+    chunks.extend(share_prompts(&prompts, left));
+    chunks
+}
+
+fn share_prompts(prompts: &[Need<'_>], mut left: usize) -> impl Iterator<Item = Chunk> {
+    let mut quotas = quotas(prompts, left);
+    let mut chunks: Vec<Chunk> = prompts.iter().map(|need| Chunk { index: need.index, rows: 0 }).collect();
+    for (chunk, need) in chunks.iter_mut().zip(prompts) {
+        if let Some((_, quota)) = quotas.iter_mut().find(|(tenant, _)| *tenant == need.tenant) {
+            chunk.rows = need.remaining.min(*quota).min(left);
+            *quota -= chunk.rows;
+            left -= chunk.rows;
+        }
+    }
+    for (chunk, need) in chunks.iter_mut().zip(prompts) {
+        let more = (need.remaining - chunk.rows).min(left);
+        chunk.rows += more;
+        left -= more;
+    }
+    chunks.into_iter().filter(|chunk| chunk.rows > 0)
+}
+
+/// Each tenant's part of `rows`, at least one.
+fn quotas<'a>(prompts: &[Need<'a>], rows: usize) -> Vec<(&'a str, usize)> {
+    let mut weights: Vec<(&str, u32)> = Vec::new();
+    for need in prompts {
+        if !weights.iter().any(|(tenant, _)| *tenant == need.tenant) {
+            weights.push((need.tenant, need.weight));
+        }
+    }
+    let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+    let part = |weight: u32| rows.saturating_mul(u64::from(weight)).checked_div(total).unwrap_or(0).max(1);
+    weights.into_iter().map(|(tenant, weight)| (tenant, usize::try_from(part(weight)).unwrap_or(usize::MAX))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn need(index: usize, remaining: usize, tenant: &str) -> Need<'_> {
+        Need { index, remaining, tenant, weight: 1, pass: 0, arrived: u64::try_from(index).expect("small") }
+    }
+
+    fn rows(chunks: &[Chunk], index: usize) -> usize {
+        chunks.iter().filter(|chunk| chunk.index == index).map(|chunk| chunk.rows).sum()
+    }
+
+    #[test]
+    fn streams_come_before_prompts() {
+        let chunks = share(vec![need(0, 1_000, "a"), need(1, 1, "a"), need(2, 1, "b")], 10);
+        assert_eq!(chunks, [(1, 1), (2, 1), (0, 8)].map(|(index, rows)| Chunk { index, rows }));
+    }
+
+    /// P-L5: a long prompt of one tenant does not hold up the short ones of others.
+    #[test]
+    fn prompts_share_by_tenant_and_by_weight() {
+        let mut long = need(0, 10_000, "noisy");
+        let chunks = share(vec![long, need(1, 10_000, "noisy"), need(2, 30, "quiet")], 100);
+        assert_eq!((rows(&chunks, 0), rows(&chunks, 1), rows(&chunks, 2)), (70, 0, 30));
+        long.weight = 3;
+        let chunks = share(vec![long, need(2, 10_000, "quiet")], 100);
+        assert_eq!((rows(&chunks, 0), rows(&chunks, 2)), (75, 25));
+    }
+
+    #[test]
+    fn a_lower_pass_goes_first_where_not_all_fit() {
+        let late = Need { pass: 9, ..need(0, 1, "a") };
+        assert_eq!(share(vec![late, need(1, 1, "b")], 1), [Chunk { index: 1, rows: 1 }]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_is_used_up_and_never_passed(
+            wants in proptest::collection::vec((0_usize..50, 0_u8..4, 1_u32..1_000, 0_u64..5), 0..20),
+            budget in 1_usize..200,
+        ) {
+            let tenants: Vec<String> = wants.iter().map(|(_, tenant, ..)| tenant.to_string()).collect();
+            let needs = wants.iter().zip(&tenants).enumerate().map(|(index, ((remaining, _, weight, pass), tenant))| Need {
+                weight: *weight,
+                pass: *pass,
+                ..need(index, *remaining, tenant)
+            });
+            let chunks = share(needs.collect(), budget);
+            let wanted: usize = wants.iter().map(|(remaining, ..)| remaining).sum();
+            prop_assert_eq!(chunks.iter().map(|chunk| chunk.rows).sum::<usize>(), wanted.min(budget));
+            for chunk in &chunks {
+                prop_assert!(chunk.rows >= 1 && chunk.rows <= wants[chunk.index].0);
+                prop_assert_eq!(chunks.iter().filter(|other| other.index == chunk.index).count(), 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Models: their artifacts, how they are loaded, and the right to use one.
+//!
+//! It chooses a backend ([`select`]) and hands it to `inference`; it neither decodes nor knows who asks.
+
+mod artifact;
+mod select;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollgate_config::{Model as Spec, Object};
+use tollgate_domain::Parameters;
+use tollgate_inference::{Engine, Settings};
+
+pub use artifact::{Artifact, ArtifactError, Library};
+pub use select::LoadError;
+pub use tollgate_inference::{
+    ChatCodec, EncodeError, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError,
+};
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    id: String,
+    aliases: Vec<String>,
+    digest: String,
+    loaded_s: u64,
+    load_time: Duration,
+    deadline: Duration,
+    engine: Engine,
+}
+
+impl Model {
+    /// Loads the model that `spec` describes; takes as long as its file does. `server_secret` salts each tenant's cache.
+    ///
+    /// # Errors
+    /// Its file cannot be used, or there is no memory for it.
+    pub fn load(spec: &Object<Spec>, library: &Library, server_secret: [u8; 32], now_s: u64) -> Result<Self, LoadError> {
+        let began = Instant::now();
+        let (backend, digest) = select::load(spec, library)?;
+        let sampling = &spec.defaults;
+        let settings = Settings {
+            queue: spec.queue as usize,
+            step_rows: spec.step_tokens,
+            prefix_cache: spec.prefix_cache,
+            deadline: Duration::from_secs(u64::from(spec.deadline_s)),
+            server_secret,
+            defaults: Parameters {
+                max_tokens: sampling.max_tokens,
+                temperature: sampling.temperature,
+                top_p: sampling.top_p,
+                top_k: sampling.top_k,
+                min_p: sampling.min_p,
+                frequency_penalty: sampling.frequency_penalty,
+                presence_penalty: sampling.presence_penalty,
+                repeat_penalty: sampling.repeat_penalty,
+                seed: None,
+                stop: Vec::new(),
+            },
+            ..Settings::default()
+        };
+        let engine = Engine::start(spec.id.as_str(), backend, settings).map_err(|error| LoadError::Start(error.to_string()))?;
+        Ok(Model {
+            id: spec.id.as_str().to_owned(),
+            aliases: spec.aliases.iter().map(|alias| alias.as_str().to_owned()).collect(),
+            digest,
+            loaded_s: now_s,
+            load_time: began.elapsed(),
+            deadline: Duration::from_secs(u64::from(spec.deadline_s)),
+            engine,
+        })
+    }
+
+    /// Its id in the config.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its other names.
+    #[must_use]
+    pub fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+
+    /// All its names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.id.as_str()).chain(self.aliases.iter().map(String::as_str))
+    }
+
+    /// SHA-256 of the artifact, 64 hex digits.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// When it was loaded, in seconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn loaded_s(&self) -> u64 {
+        self.loaded_s
+    }
+
+    /// How long loading took.
+    #[must_use]
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
+    /// The longest that a request may take.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// What decodes.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl Drop for Model {
+    /// The last handle waits for the step that the model is in. Whoever drops it may be a request's task, which must not wait.
+    fn drop(&mut self) {
+        let engine = self.engine.clone();
+        let unload = std::thread::Builder::new().name(format!("unload-{}", self.id));
+        // Without a thread the engine is dropped, and waited for, with this model.
+        let _ = unload.spawn(move || engine.shutdown(Instant::now()));
+    }
+}
+
+/// The right to use a loaded model while a request runs: it is not unloaded before the last lease is gone.
+#[derive(Debug, Clone)]
+pub struct Lease(Arc<Model>);
+
+impl std::ops::Deref for Lease {
+    type Target = Model;
+
+    fn deref(&self) -> &Model {
+        &self.0
+    }
+}
+
+/// The models of one generation.
+#[derive(Debug, Default)]
+pub struct Models {
+    by_name: BTreeMap<String, Arc<Model>>,
+}
+
+impl Models {
+    /// Names have to be unique; the config's check sees to it.
+    #[must_use]
+    pub fn new(models: impl IntoIterator<Item = Arc<Model>>) -> Self {
+        let named = |model: Arc<Model>| model.names().map(|name| (name.to_owned(), Arc::clone(&model))).collect::<Vec<_>>();
+        Models { by_name: models.into_iter().flat_map(named).collect() }
+    }
+
+    /// The model of this id or alias, to be used.
+    #[must_use]
+    pub fn lease(&self, name: &str) -> Option<Lease> {
+        self.by_name.get(name).map(|model| Lease(Arc::clone(model)))
+    }
+
+    /// The models, by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.by_name.iter().filter(|(name, model)| **name == model.id).map(|(_, model)| model)
+    }
+}

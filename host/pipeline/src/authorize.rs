@@ -1,0 +1,79 @@
+//! May this principal do this? A pure function over data.
+
+use tollgate_domain::{Principal, Refusal, RefusalKind};
+
+/// What a model or route is asked for with.
+const CHAT: &str = "chat";
+/// What models are listed with; `chat` will do as well.
+const MODELS: &str = "models";
+
+/// The same answer whether a model is missing or forbidden: names are not to be probed.
+pub(crate) fn no_such_model(name: &str) -> Refusal {
+    let shown = name.chars().filter(|c| !c.is_control()).take(96).collect::<String>();
+    Refusal::new(RefusalKind::NotFound, "model_not_found", format!("There is no model `{shown}` that this key may use."))
+        .field("model")
+}
+
+/// Whether `principal` may see which models there are.
+///
+/// # Errors
+/// It has neither scope.
+pub(crate) fn may_list(principal: &Principal) -> Result<(), Refusal> {
+    if principal.has_scope(MODELS) || principal.has_scope(CHAT) {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalKind::Forbidden, "missing_scope", "This key has no scope `models`."))
+}
+
+/// Whether `principal` may chat with a model known by `names`.
+///
+/// # Errors
+/// The scope is missing, or the model is not among the principal's.
+pub(crate) fn authorize<'a>(principal: &Principal, asked: &'a str, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
+    if !principal.has_scope(CHAT) {
+        return Err(Refusal::new(RefusalKind::Forbidden, "missing_scope", "This key has no scope `chat`."));
+    }
+    if principal.may_use(std::iter::once(asked).chain(names)) { Ok(()) } else { Err(no_such_model(asked)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(scopes: &[&str], models: &[&str]) -> Principal {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Principal {
+            id: "p".to_owned(),
+            tenant: "t".to_owned(),
+            roles: Vec::new(),
+            scopes: list(scopes),
+            models: list(models),
+            default_model: None,
+            attributes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn listing_needs_a_scope() {
+        assert!(may_list(&principal(&["models"], &[])).is_ok() && may_list(&principal(&["chat"], &[])).is_ok());
+        assert!(may_list(&principal(&["other"], &["*"])).is_err());
+    }
+
+    #[test]
+    fn every_cell_of_scope_and_model() {
+        let demo = || ["demo", "default"].into_iter();
+        for (scopes, models, asked, allowed) in [
+            (&["chat"][..], &["*"][..], "demo", true),
+            (&["chat"], &["demo"], "demo", true),
+            (&["chat"], &["demo"], "default", true),
+            (&["chat"], &["decision"], "decision", true),
+            (&["chat"], &["other"], "demo", false),
+            (&["chat"], &[], "demo", false),
+            (&["models"], &["*"], "demo", false),
+            (&[], &["*"], "demo", false),
+            (&["admin"], &["*"], "demo", true),
+        ] {
+            assert_eq!(authorize(&principal(scopes, models), asked, demo()).is_ok(), allowed, "{scopes:?} {models:?} {asked}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The plugin instances of one request: started when first needed, shared by a plugin's hooks, gone after the last.
+
+use std::sync::Arc;
+
+use tollgate_domain::{ChatRequest, Context, Piece, Refusal, RequestHead};
+use tollgate_plugins::{Decision, Hook, Instance, Kill, OnFailure, Outcome, Plugin, Reservation, Step, Verdict};
+
+use crate::Route;
+
+/// The instances of one request.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    reservation: Reservation,
+    request_id: Arc<str>,
+    now_ms: u64,
+    running: Vec<Instance>,
+    /// Those that failed and may be gone without: they take no further part in this request.
+    skipped: Vec<Arc<Plugin>>,
+}
+
+/// What became of a plugin's part in a stage.
+enum Part<T> {
+    Did(T),
+    /// It failed, and its config says to go on without it.
+    Skipped,
+}
+
+impl Chain {
+    pub(crate) fn new(reservation: Reservation, request_id: Arc<str>, now_ms: u64) -> Self {
+        Chain { reservation, request_id, now_ms, running: Vec::new(), skipped: Vec::new() }
+    }
+
+    /// Asks an authenticator. It always refuses when it fails, whatever its config says (P-A5).
+    pub(crate) async fn authenticate(&mut self, plugin: &Arc<Plugin>, head: RequestHead) -> Result<Decision, Refusal> {
+        let mut instance = self.take(plugin).await.map_err(|kill| failed(&kill))?;
+        let decision = instance.authenticate(head).await.map_err(|kill| failed(&kill))?;
+        self.running.push(instance);
+        Ok(decision)
+    }
+
+    /// Gives back what the chosen route does not need.
+    pub(crate) fn settle(&mut self, route: &Route) {
+        self.running.retain(|instance| route.plugins.iter().any(|plugin| Arc::ptr_eq(plugin, instance.plugin())));
+        let wanted = route.plugins.len().saturating_sub(self.running.len());
+        self.reservation.keep(u32::try_from(wanted).unwrap_or(u32::MAX));
+    }
+
+    pub(crate) async fn compose(&mut self, route: &Route, ctx: &Context, request: ChatRequest) -> Result<ChatRequest, Refusal> {
+        let mut request = request;
+        for plugin in route.with(Hook::Compose) {
+            let mut instance = match self.start(plugin).await? {
+                Part::Did(instance) => instance,
+                Part::Skipped => continue,
+            };
+            let composed = instance.compose(ctx.clone(), request.clone()).await;
+            if let Part::Did(composed) = self.settle_call(plugin, instance, composed)? {
+                request = composed?;
+            }
+        }
+        Ok(request)
+    }
+
+    /// Screens the request. `on_flags` hears what was seen.
+    pub(crate) async fn filter_prompt(
+        &mut self,
+        route: &Route,
+        ctx: &Context,
+        request: ChatRequest,
+        mut on_flags: impl FnMut(Vec<tollgate_domain::Flag>),
+    ) -> Result<Screened, Refusal> {
+        let mut request = request;
+        for plugin in route.with(Hook::FilterPrompt) {
+            let mut instance = match self.start(plugin).await? {
+                Part::Did(instance) => instance,
+                Part::Skipped => continue,
+            };
+            let outcome = instance.filter_prompt(ctx.clone(), request.clone()).await;
+            let Part::Did(Outcome { verdict, flags }) = self.settle_call(plugin, instance, outcome)? else { continue };
+            on_flags(flags);
+            match verdict {
+                Verdict::Pass => {}
+                Verdict::Replace(replaced) => request = *replaced,
+                Verdict::Block(refusal) => return Err(refusal),
+                Verdict::Answer(text) => return Ok(Screened::Answer(text)),
+            }
+        }
+        Ok(Screened::Request(request))
+    }
+
+    /// What the route's format hook wants the reply to match.
+    pub(crate) async fn constraint(&mut self, route: &Route, ctx: &Context) -> Result<Option<String>, Refusal> {
+        let Some(plugin) = route.with(Hook::Format).next() else { return Ok(None) };
+        let mut instance = match self.start(plugin).await? {
+            Part::Did(instance) => instance,
+            Part::Skipped => return Ok(None),
+        };
+        let constraint = instance.constraint(ctx.clone()).await;
+        match self.settle_call(plugin, instance, constraint)? {
+            Part::Did(constraint) => Ok(constraint),
+            Part::Skipped => Ok(None),
+        }
+    }
+
+    /// Goes over to the reply: the filters that screen it, begun, and the instance that formats it.
+    pub(crate) async fn into_reply(mut self, route: &Route, ctx: &Context) -> Result<ReplyChain, Refusal> {
+        let mut filters = Vec::new();
+        let format_plugin = route.with(Hook::Format).next().cloned();
+        let mut format = None;
+        for plugin in &route.plugins {
+            let formats = format_plugin.as_ref().is_some_and(|format| Arc::ptr_eq(format, plugin));
+            if !formats && !plugin.has(Hook::FilterReply) {
+                continue;
+            }
+            let Part::Did(mut instance) = self.start(plugin).await? else { continue };
+            if plugin.has(Hook::FilterReply) {
+                let begun = instance.reply_begins(ctx.clone(), 0).await;
+                if let Err(kill) = begun {
+                    skip_or_refuse(plugin, &kill)?;
+                    continue;
+                }
+            }
+            if plugin.has(Hook::FilterReply) {
+                filters.push(instance);
+            } else {
+                format = Some(instance);
+            }
+        }
+        // A plugin that both screens and formats is one instance: it stays among the filters and is asked there.
+        let format = match format {
+            Some(instance) => Formatter::Own(Box::new(instance)),
+            None => filters
+                .iter()
+                .position(|filter| format_plugin.as_ref().is_some_and(|format| Arc::ptr_eq(format, filter.plugin())))
+                .map_or(Formatter::None, Formatter::Filter),
+        };
+        Ok(ReplyChain { filters, format, ctx: ctx.clone() })
+    }
+
+    /// An instance of `plugin`, new or of an earlier hook.
+    async fn start(&mut self, plugin: &Arc<Plugin>) -> Result<Part<Instance>, Refusal> {
+        if self.skipped.iter().any(|skipped| Arc::ptr_eq(skipped, plugin)) {
+            return Ok(Part::Skipped);
+        }
+        match self.take(plugin).await {
+            Ok(instance) => Ok(Part::Did(instance)),
+            Err(kill) => self.skip(plugin, &kill),
+        }
+    }
+
+    async fn take(&mut self, plugin: &Arc<Plugin>) -> Result<Instance, Kill> {
+        if let Some(at) = self.running.iter().position(|instance| Arc::ptr_eq(instance.plugin(), plugin)) {
+            return Ok(self.running.swap_remove(at));
+        }
+        let slot = self.reservation.take().ok_or_else(|| Kill {
+            plugin: plugin.id().to_owned(),
+            hook: "instantiate",
+            reason: tollgate_plugins::KillReason::Pool,
+        })?;
+        plugin.start(slot, &self.request_id, self.now_ms).await
+    }
+
+    /// Keeps an instance whose call went well; a failed one is dropped.
+    fn settle_call<T>(&mut self, plugin: &Arc<Plugin>, instance: Instance, result: Result<T, Kill>) -> Result<Part<T>, Refusal> {
+        match result {
+            Ok(value) => {
+                self.running.push(instance);
+                Ok(Part::Did(value))
+            }
+            Err(kill) => self.skip(plugin, &kill),
+        }
+    }
+
+    fn skip<T>(&mut self, plugin: &Arc<Plugin>, kill: &Kill) -> Result<Part<T>, Refusal> {
+        skip_or_refuse(plugin, kill)?;
+        self.skipped.push(Arc::clone(plugin));
+        Ok(Part::Skipped)
+    }
+}
+
+/// What the prompt filters left.
+pub(crate) enum Screened {
+    /// A request for the model.
+    Request(ChatRequest),
+    /// An answer in the model's place.
+    Answer(String),
+}
+
+/// What formats the reply.
+enum Formatter {
+    None,
+    Own(Box<Instance>),
+    /// One of the filters, by index.
+    Filter(usize),
+}
+
+/// The instances that a reply goes through.
+pub(crate) struct ReplyChain {
+    filters: Vec<Instance>,
+    format: Formatter,
+    ctx: Context,
+}
+
+impl ReplyChain {
+    /// Whether the whole reply is needed before any of it may leave.
+    pub(crate) fn formats(&self) -> bool {
+        !matches!(self.format, Formatter::None)
+    }
+
+    /// Sends a piece through the filters; what comes out of the last may leave.
+    pub(crate) async fn push(&mut self, piece: Piece) -> Result<Step, Refusal> {
+        self.cascade(0, vec![piece]).await
+    }
+
+    /// The reply is over: each filter lets go of what it held, through those after it.
+    pub(crate) async fn finish(&mut self) -> Result<Step, Refusal> {
+        let mut all = Step::default();
+        let mut at = 0;
+        while let Some(filter) = self.filters.get_mut(at) {
+            let plugin = Arc::clone(filter.plugin());
+            let step = match filter.finish().await {
+                Ok(step) => step,
+                Err(kill) => {
+                    skip_or_refuse(&plugin, &kill)?;
+                    self.drop_filter(at);
+                    continue;
+                }
+            };
+            all.flags.extend(step.flags);
+            let cut = step.cut;
+            let later = self.cascade(at + 1, step.release).await?;
+            all.release.extend(later.release);
+            all.flags.extend(later.flags);
+            all.cut = cut.or(later.cut);
+            if all.cut.is_some() {
+                break;
+            }
+            at += 1;
+        }
+        Ok(all)
+    }
+
+    /// Shapes the whole reply.
+    pub(crate) async fn format(&mut self, reply: &str) -> Result<String, Refusal> {
+        let instance = match &mut self.format {
+            Formatter::None => return Ok(reply.to_owned()),
+            Formatter::Own(instance) => Some(&mut **instance),
+            Formatter::Filter(at) => self.filters.get_mut(*at),
+        };
+        let Some(instance) = instance else { return Ok(reply.to_owned()) };
+        let plugin = Arc::clone(instance.plugin());
+        match instance.format(self.ctx.clone(), reply).await {
+            Ok(formatted) => formatted,
+            Err(kill) => skip_or_refuse(&plugin, &kill).map(|()| reply.to_owned()),
+        }
+    }
+
+    async fn cascade(&mut self, from: usize, pieces: Vec<Piece>) -> Result<Step, Refusal> {
+        let mut all = Step { release: pieces, ..Step::default() };
+        let mut at = from;
+        while let Some(filter) = self.filters.get_mut(at) {
+            let mut released = Vec::new();
+            let mut failed = None;
+            for piece in std::mem::take(&mut all.release) {
+                match filter.push(piece).await {
+                    Ok(step) => {
+                        released.extend(step.release);
+                        all.flags.extend(step.flags);
+                        if step.cut.is_some() {
+                            // What was released before the cut may leave; what is held anywhere is dropped.
+                            return Ok(Step { release: released, flags: all.flags, cut: step.cut });
+                        }
+                    }
+                    Err(kill) => {
+                        failed = Some((Arc::clone(filter.plugin()), kill));
+                        break;
+                    }
+                }
+            }
+            all.release = released;
+            match failed {
+                None => at += 1,
+                Some((plugin, kill)) => {
+                    skip_or_refuse(&plugin, &kill)?;
+                    self.drop_filter(at);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn drop_filter(&mut self, at: usize) {
+        self.filters.remove(at);
+        if let Formatter::Filter(format) = self.format {
+            self.format = match format.cmp(&at) {
+                std::cmp::Ordering::Less => Formatter::Filter(format),
+                std::cmp::Ordering::Equal => Formatter::None,
+                std::cmp::Ordering::Greater => Formatter::Filter(format - 1),
+            };
+        }
+    }
+}
+
+fn skip_or_refuse(plugin: &Plugin, kill: &Kill) -> Result<(), Refusal> {
+    match plugin.on_failure() {
+        OnFailure::Refuse => Err(failed(kill)),
+        OnFailure::Skip => {
+            tracing::warn!(plugin = kill.plugin, hook = kill.hook, reason = kill.reason.as_str(), "plugin failed and is skipped");
+            Ok(())
+        }
+    }
+}
+
+/// The client learns that a policy failed, not which or why.
+fn failed(kill: &Kill) -> Refusal {
+    tracing::warn!(plugin = kill.plugin, hook = kill.hook, reason = kill.reason.as_str(), detail = %kill.reason, "plugin failed");
+    Refusal::unavailable("plugin_failed", "A policy of this gateway failed, so the request was refused.", 1)
+        .detail(kill.to_string())
+}

@@ -1,0 +1,37 @@
+//! Who asks: the listener's authenticators in order; the first that does not abstain decides.
+
+use std::sync::Arc;
+
+use tollgate_domain::{Refusal, RefusalKind, RequestHead};
+use tollgate_plugins::{Decision, Reservation};
+
+use crate::chain::Chain;
+use crate::record::Timings;
+use crate::{Generation, RequestIds, Session};
+
+pub(crate) async fn identify(
+    generation: Arc<Generation>,
+    reservation: Reservation,
+    head: RequestHead,
+    ids: RequestIds,
+) -> Result<Session, Refusal> {
+    let mut timings = Timings::start();
+    let Some(listener) = generation.listeners.get(&head.listener) else {
+        return Err(Refusal::unavailable("no_policy", "This address takes no requests at present.", 1)
+            .detail(format!("generation {} has no listener {}", generation.number, head.listener)));
+    };
+    let mut chain = Chain::new(reservation, ids.request_id.clone(), ids.received_at_ms);
+    for plugin in &listener.authenticators {
+        match chain.authenticate(plugin, head.clone()).await? {
+            Decision::Abstain => {}
+            Decision::Refuse(refusal) => return Err(refusal),
+            Decision::Identity(principal) => {
+                timings.lap("identify");
+                let listener = head.listener;
+                return Ok(Session { generation, principal, listener, ids, chain, timings });
+            }
+        }
+    }
+    let message = "A key is needed: send `Authorization: Bearer KEY` or `X-API-Key: KEY`.";
+    Err(Refusal::new(RefusalKind::Unauthenticated, "missing_key", message))
+}

@@ -1,0 +1,215 @@
+//! The stages of one request, from the head to the last piece.
+//!
+//! It knows no HTTP: a dialect hands it a head and a request in the words of `domain`, and reads a [`Reply`]. The order of the
+//! stages is in [`stages`], nowhere else.
+
+mod authorize;
+mod chain;
+mod generation;
+mod identify;
+mod record;
+mod reply;
+mod stages;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead};
+use tollgate_plugins::{PluginHost, Reservation};
+
+pub use generation::{Generation, Listener, Route, RouteTable};
+pub use reply::{Reply, ReplyEvent};
+
+use chain::Chain;
+use record::Timings;
+
+/// Serves requests by the generation that is current when they come. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    current: Arc<ArcSwap<Generation>>,
+    host: PluginHost,
+    health: Arc<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    ready: AtomicBool,
+    degraded: AtomicBool,
+}
+
+/// What a request is known by.
+#[derive(Debug, Clone)]
+pub struct RequestIds {
+    /// Unique; also in the answer.
+    pub request_id: Arc<str>,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub received_at_ms: u64,
+    /// W3C trace context, if the client sent one.
+    pub traceparent: Option<String>,
+}
+
+/// A request that ended before there was a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// Why.
+    pub refusal: Refusal,
+    /// By which generation.
+    pub generation: u64,
+}
+
+/// A model as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Its id.
+    pub id: String,
+    /// Its other names.
+    pub aliases: Vec<String>,
+    /// When it was loaded, in seconds since 1970-01-01T00:00:00Z.
+    pub created_s: u64,
+    /// SHA-256 of its artifact, 64 hex digits.
+    pub digest: String,
+    /// Who runs it.
+    pub owner: &'static str,
+}
+
+/// A request whose sender is known.
+#[derive(Debug)]
+pub struct Session {
+    generation: Arc<Generation>,
+    principal: Principal,
+    listener: String,
+    ids: RequestIds,
+    chain: Chain,
+    timings: Timings,
+}
+
+impl Pipeline {
+    /// Begins with a first generation.
+    #[must_use]
+    pub fn new(first: Generation, host: PluginHost) -> Self {
+        Pipeline { current: Arc::new(ArcSwap::from_pointee(first)), host, health: Arc::default() }
+    }
+
+    /// Whether requests should be sent here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.health.ready.load(Ordering::Relaxed)
+    }
+
+    /// Begins or ends taking requests.
+    pub fn set_ready(&self, ready: bool) {
+        self.health.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Whether everything that the config names serves.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        !self.health.degraded.load(Ordering::Relaxed)
+    }
+
+    /// Says that something of the config is in quarantine, or that nothing is any more.
+    pub fn set_degraded(&self, degraded: bool) {
+        self.health.degraded.store(degraded, Ordering::Relaxed);
+    }
+
+    /// Makes `next` current and returns what was; requests keep the one they started with.
+    pub fn swap(&self, next: Generation) -> Arc<Generation> {
+        self.current.swap(Arc::new(next))
+    }
+
+    /// The current generation.
+    #[must_use]
+    pub fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// The current generation's number.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.current.load().number
+    }
+
+    /// Where plugins run.
+    #[must_use]
+    pub fn plugin_host(&self) -> &PluginHost {
+        &self.host
+    }
+
+    /// Reserves plugin instances and asks who it is. The body is not read before.
+    ///
+    /// # Errors
+    /// There is no free instance, nobody knows the sender, or an authenticator refused or failed (P-A5: never let in).
+    pub async fn identify(&self, head: RequestHead, ids: RequestIds) -> Result<Session, Denied> {
+        let generation = self.current.load_full();
+        let number = generation.number;
+        let denied = |refusal| Denied { refusal, generation: number };
+        let reservation = self.reserve(&generation, &head.listener).map_err(denied)?;
+        identify::identify(generation, reservation, head, ids).await.map_err(denied)
+    }
+
+    /// As many instances as the listener's authenticators and the longest route may need.
+    fn reserve(&self, generation: &Generation, listener: &str) -> Result<Reservation, Refusal> {
+        let wanted = generation.instances_for(listener);
+        self.host.slots().reserve(wanted).ok_or_else(|| {
+            Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1).detail(format!(
+                "{} of {} plugin instances are free",
+                self.host.slots().free(),
+                self.host.slots().total()
+            ))
+        })
+    }
+}
+
+impl Session {
+    /// Who asks.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The generation that serves this request.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.number
+    }
+
+    /// The models that the sender may use.
+    ///
+    /// # Errors
+    /// The sender has neither the scope `models` nor `chat`.
+    pub fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
+        authorize::may_list(&self.principal)?;
+        let allowed = |model: &Arc<tollgate_models::Model>| self.principal.may_use(model.names());
+        Ok(self.generation.models.iter().filter(|model| allowed(model)).map(|model| info_of(model)).collect())
+    }
+
+    /// One model that the sender may use.
+    ///
+    /// # Errors
+    /// There is none of this name, or the sender may not use it: the answer is the same. Or the scope is missing.
+    pub fn model(&self, name: &str) -> Result<ModelInfo, Refusal> {
+        authorize::may_list(&self.principal)?;
+        let model = self.generation.models.lease(name).filter(|model| self.principal.may_use(model.names()));
+        model.map(|model| info_of(&model)).ok_or_else(|| authorize::no_such_model(name))
+    }
+
+    /// Runs the request through the stages up to the model.
+    ///
+    /// # Errors
+    /// Any stage's refusal.
+    pub async fn chat(self, request: ChatRequest, dialect: &'static str, is_stream: bool) -> Result<Reply, Denied> {
+        let generation = self.generation.number;
+        stages::run(self, request, dialect, is_stream).await.map_err(|refusal| Denied { refusal, generation })
+    }
+}
+
+fn info_of(model: &tollgate_models::Model) -> ModelInfo {
+    ModelInfo {
+        id: model.id().to_owned(),
+        aliases: model.aliases().to_vec(),
+        created_s: model.loaded_s(),
+        digest: model.digest().to_owned(),
+        owner: "tollgate",
+    }
+}

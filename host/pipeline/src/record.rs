@@ -1,0 +1,112 @@
+//! How long stages took, and the one line per reply.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use tollgate_domain::{FinishReason, Flag, Usage};
+
+/// When stages ended, in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Timings {
+    last: Instant,
+    stages: Vec<(&'static str, f64)>,
+}
+
+impl Timings {
+    pub(crate) fn start() -> Self {
+        Timings { last: Instant::now(), stages: Vec::with_capacity(8) }
+    }
+
+    /// The stage that just ended.
+    pub(crate) fn lap(&mut self, stage: &'static str) {
+        let now = Instant::now();
+        self.stages.push((stage, now.duration_since(self.last).as_secs_f64() * 1e3));
+        self.last = now;
+    }
+
+    /// As the value of a `Server-Timing` header (W3C Server Timing), in milliseconds.
+    pub(crate) fn header(&self) -> String {
+        let mut text = String::with_capacity(self.stages.len() * 20);
+        for (stage, ms) in &self.stages {
+            let separator = if text.is_empty() { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{separator}{stage};dur={ms:.3}");
+        }
+        text
+    }
+}
+
+/// What is written down when a reply is over, however it ends.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) request_id: String,
+    pub(crate) tenant: String,
+    pub(crate) principal: String,
+    pub(crate) route: String,
+    pub(crate) model: String,
+    pub(crate) generation: u64,
+    pub(crate) began: Instant,
+    pub(crate) usage: Usage,
+    pub(crate) flags: Vec<Flag>,
+    /// `None`: the client went away.
+    pub(crate) end: Option<End>,
+}
+
+/// How a reply ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    Finished(FinishReason),
+    Failed(String),
+}
+
+impl Record {
+    pub(crate) fn flag(&mut self, flags: Vec<Flag>) {
+        for flag in flags {
+            match self.flags.iter_mut().find(|known| known.name == flag.name) {
+                Some(known) => known.count = known.count.saturating_add(flag.count),
+                None => self.flags.push(flag),
+            }
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let end = match &self.end {
+            None => "client gone".to_owned(),
+            Some(End::Finished(reason)) => format!("{reason:?}"),
+            Some(End::Failed(code)) => code.clone(),
+        };
+        let flags = self.flags.iter().map(|flag| format!("{}={}", flag.name, flag.count)).collect::<Vec<_>>().join(" ");
+        tracing::info!(
+            target: "reply",
+            request_id = self.request_id,
+            tenant = self.tenant,
+            principal = self.principal,
+            route = self.route,
+            model = self.model,
+            generation = self.generation,
+            prompt_tokens = self.usage.prompt,
+            cached_tokens = self.usage.cached,
+            completion_tokens = self.usage.completion,
+            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            end,
+            flags,
+            "reply ended"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timings_are_a_header() {
+        let mut timings = Timings::start();
+        timings.lap("identify");
+        timings.lap("compose");
+        let header = timings.header();
+        assert!(header.starts_with("identify;dur=") && header.contains(", compose;dur="), "{header}");
+    }
+}

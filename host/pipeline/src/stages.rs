@@ -1,0 +1,199 @@
+//! The stages of a chat request, in their order.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Usage};
+use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError};
+
+use crate::chain::Screened;
+use crate::record::Record;
+use crate::reply::{Source, Whole};
+use crate::{Reply, Route, Session, authorize};
+
+/// A tenant's share while no quota says otherwise.
+const WEIGHT: u32 = 100;
+
+pub(crate) async fn run(
+    mut session: Session,
+    request: ChatRequest,
+    dialect: &'static str,
+    is_stream: bool,
+) -> Result<Reply, Refusal> {
+    // authorize
+    let asked = asked_model(&session, &request)?;
+    let generation = session.generation.clone();
+    let principal = &session.principal;
+    let route = generation.routes.find(dialect, &asked, &principal.roles, &principal.tenant).ok_or_else(no_route)?;
+    let target = route.model.as_deref().unwrap_or(&asked);
+    let model = generation.models.lease(target).ok_or_else(|| authorize::no_such_model(&asked))?;
+    authorize::authorize(principal, &asked, model.names())?;
+
+    // admit
+    let permit = admit(route)?;
+    session.chain.settle(route);
+
+    let ctx = context(&session, route, &model, dialect, is_stream);
+    let mut record = record(&session, route, &model);
+    session.timings.lap("admit");
+
+    // compose
+    let request = session.chain.compose(route, &ctx, request).await?;
+    session.timings.lap("compose");
+
+    // screen
+    let screened = session.chain.filter_prompt(route, &ctx, request, |flags| record.flag(flags)).await?;
+    session.timings.lap("screen");
+
+    // generate
+    let source = match screened {
+        Screened::Answer(text) => Source::Fixed(Some(text)),
+        Screened::Request(mut request) => {
+            let constraint = session.chain.constraint(route, &ctx).await?;
+            request.format = one_format(request.format, constraint, &route.id)?;
+            cap_tokens(&mut request, route);
+            let (decoding, prompt) = generate(&model, request, &ctx).await?;
+            record.usage = Usage { prompt, ..Usage::default() };
+            Source::Decoding(decoding)
+        }
+    };
+    session.timings.lap("queue");
+    let is_fixed = matches!(source, Source::Fixed(_));
+    let chain = session.chain.into_reply(route, &ctx).await?;
+    let whole = if chain.formats() && !is_fixed { Whole::Needed(String::new()) } else { Whole::Streamed };
+    Ok(Reply::new(source, chain, whole, record, session.timings, generation, model, permit))
+}
+
+fn asked_model(session: &Session, request: &ChatRequest) -> Result<String, Refusal> {
+    if !request.model.is_empty() {
+        return Ok(request.model.clone());
+    }
+    let default = session.principal.default_model.clone();
+    default.ok_or_else(|| Refusal::invalid("missing_model", "The request names no model.").field("model"))
+}
+
+fn no_route() -> Refusal {
+    Refusal::new(RefusalKind::Forbidden, "no_route", "No route of this gateway takes this request.")
+}
+
+fn admit(route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    let Some(concurrency) = &route.concurrency else { return Ok(None) };
+    concurrency.clone().try_acquire_owned().map(Some).map_err(|_| {
+        let busy = Refusal::new(RefusalKind::RateLimited, "concurrency", "Too many requests at once on this route.");
+        Refusal { retry_after: Some(1), ..busy }
+    })
+}
+
+fn context(session: &Session, route: &Route, model: &Lease, dialect: &str, is_stream: bool) -> Context {
+    let received_at_ms = session.ids.received_at_ms;
+    let deadline = u64::try_from(model.deadline().as_millis()).unwrap_or(u64::MAX);
+    let template = route.template.as_ref().map(|name| Attribute { name: "template".to_owned(), value: json_string(name) });
+    Context {
+        request_id: session.ids.request_id.to_string(),
+        received_at_ms,
+        deadline_ms: received_at_ms.saturating_add(deadline),
+        listener: session.listener.clone(),
+        dialect: dialect.to_owned(),
+        route: route.id.clone(),
+        principal: session.principal.clone(),
+        model: model.id().to_owned(),
+        is_stream,
+        conversation: None,
+        attributes: template.into_iter().collect(),
+    }
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn record(session: &Session, route: &Route, model: &Lease) -> Record {
+    Record {
+        request_id: session.ids.request_id.to_string(),
+        tenant: session.principal.tenant.clone(),
+        principal: session.principal.id.clone(),
+        route: route.id.clone(),
+        model: model.id().to_owned(),
+        generation: session.generation.number,
+        began: Instant::now(),
+        usage: Usage::default(),
+        flags: Vec::new(),
+        end: None,
+    }
+}
+
+/// The client's format or the route's, not both.
+fn one_format(client: Option<String>, route: Option<String>, route_id: &str) -> Result<Option<String>, Refusal> {
+    match (client, route) {
+        (Some(_), Some(_)) => {
+            let message = format!("`response_format` cannot be used here: the route `{route_id}` has a format of its own.");
+            Err(Refusal::invalid("format_conflict", message).field("response_format"))
+        }
+        (client, route) => Ok(client.or(route)),
+    }
+}
+
+fn cap_tokens(request: &mut ChatRequest, route: &Route) {
+    if let Some(limit) = route.max_tokens {
+        request.parameters.max_tokens = Some(request.parameters.max_tokens.map_or(limit, |asked| asked.min(limit)));
+    }
+}
+
+/// Encodes and queues; returns the decoding and how many tokens the prompt has.
+async fn generate(model: &Lease, request: ChatRequest, ctx: &Context) -> Result<(Decoding, u32), Refusal> {
+    let parameters = request.parameters.clone();
+    let lease = model.clone();
+    // Templates and long texts take milliseconds, which the async workers do not have (P-L8).
+    let encoded = tokio::task::spawn_blocking(move || lease.engine().codec().encode(&request, None)).await;
+    let prompt = encoded.map_err(|_| internal("the encoder panicked"))?.map_err(|error| encode_refusal(&error))?;
+    let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
+    let left = ctx.deadline_ms.saturating_sub(ctx.received_at_ms);
+    let job = Job {
+        prompt,
+        parameters,
+        tenant: ctx.principal.tenant.clone(),
+        weight: WEIGHT,
+        deadline: Instant::now() + Duration::from_millis(left),
+    };
+    let decoding = model.engine().submit(job).map_err(|error| submit_refusal(&error))?;
+    Ok((decoding, tokens))
+}
+
+fn internal(detail: &str) -> Refusal {
+    Refusal::unavailable("internal", "The gateway could not serve this request.", 1).detail(detail)
+}
+
+fn too_long(tokens: usize, limit: usize) -> Refusal {
+    let over = tokens.saturating_sub(limit);
+    let message = format!("The prompt has {tokens} tokens, {over} more than the {limit} that this model takes.");
+    Refusal::invalid("context_length_exceeded", message).field("messages")
+}
+
+fn encode_refusal(error: &EncodeError) -> Refusal {
+    match error {
+        EncodeError::TooLong { tokens, limit } => too_long(*tokens, *limit),
+        EncodeError::Schema(error) => {
+            Refusal::invalid("invalid_schema", format!("The schema cannot be used: {error}.")).field("response_format")
+        }
+        EncodeError::Images => Refusal::invalid("unsupported_content", "This model takes text only.").field("messages"),
+        EncodeError::TooLarge { limit } => {
+            Refusal::new(RefusalKind::TooLarge, "prompt_too_large", format!("The messages have more than {limit} bytes."))
+                .field("messages")
+        }
+        other => Refusal::invalid("unusable_prompt", "The model's chat template does not take these messages.")
+            .detail(other.to_string()),
+    }
+}
+
+fn submit_refusal(error: &SubmitError) -> Refusal {
+    match error {
+        SubmitError::QueueFull { retry_after_s } => {
+            Refusal::unavailable("queue_full", "The model has as many requests as it takes.", *retry_after_s)
+        }
+        SubmitError::Stopped => Refusal::unavailable("stopping", "The model is being stopped.", 5),
+        SubmitError::TooLong { tokens, limit } => too_long(*tokens, *limit),
+        SubmitError::Parameter { field, range } => {
+            Refusal::invalid("invalid_parameter", format!("`{field}` has to be {range}.")).field(*field)
+        }
+    }
+}

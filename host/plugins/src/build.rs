@@ -1,0 +1,303 @@
+//! The build step: check, init, snapshot, compile. Runs in a child process that may be killed at any time.
+//!
+//! It reads foreign bytes and compiles them, so nothing of it runs in the gateway. What it leaves is one file, signed with the
+//! key that it was handed.
+
+mod incremental;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use wasmtime::component::Component;
+use wasmtime::{Engine, OptLevel, Store};
+
+use crate::artifact::{Artifact, MacKey};
+use crate::engine::{self, Allocation};
+use crate::imports::State;
+use crate::instance::{new_store, reason_of};
+use crate::manifest::{Capability, Hook, Manifest};
+use crate::plugin::Indices;
+use crate::{CONTRACT_VERSION, Limits};
+
+/// Where a build stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuildStage {
+    /// Reading the component and its manifest; imports and exports.
+    Check,
+    /// Running `init` with the config.
+    Init,
+    /// Baking the memory into the component.
+    Snapshot,
+    /// Making machine code.
+    Compile,
+    /// The child itself: time, memory, its files.
+    Process,
+}
+
+impl std::fmt::Display for BuildStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BuildStage::Check => "check",
+            BuildStage::Init => "init",
+            BuildStage::Snapshot => "snapshot",
+            BuildStage::Compile => "compile",
+            BuildStage::Process => "process",
+        })
+    }
+}
+
+/// A plugin was not built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{stage}: {reason}")]
+pub struct BuildFailure {
+    /// Where it stopped.
+    pub stage: BuildStage,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// What the build step is handed on its standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// The plugin's id, for its log lines.
+    pub id: String,
+    /// The component.
+    pub component: PathBuf,
+    /// Digest of (component, config, engine).
+    pub digest: String,
+    /// The plugin's config.
+    pub config_json: String,
+    /// What the operator grants.
+    pub grants: Vec<Capability>,
+    /// Where the result goes.
+    pub out: PathBuf,
+    /// Functions compiled before.
+    pub incremental: PathBuf,
+    /// The key, in hex.
+    pub key: String,
+    /// CPU time of `init`, in seconds.
+    pub time_s: u64,
+}
+
+/// What the build step found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildReport {
+    /// Digest of (component, config, engine).
+    pub digest: String,
+    /// What the plugin says of itself.
+    pub manifest: Manifest,
+    /// Whether `init` is inside the compiled plugin.
+    pub snapshot: bool,
+    /// Why not, where it is not.
+    pub no_snapshot_because: Option<String>,
+    /// Memory after `init`, in bytes.
+    pub memory_bytes: u64,
+    /// How long `init` and the snapshot took, in milliseconds.
+    pub init_ms: u64,
+    /// How long the compiler took, in milliseconds.
+    pub compile_ms: u64,
+}
+
+#[cfg(test)]
+impl BuildReport {
+    pub(crate) fn for_tests(digest: &str) -> Self {
+        let manifest =
+            Manifest { name: "p".to_owned(), version: "1".to_owned(), hooks: vec![Hook::Setup], capabilities: Vec::new() };
+        BuildReport {
+            digest: digest.to_owned(),
+            manifest,
+            snapshot: true,
+            no_snapshot_because: None,
+            memory_bytes: 0,
+            init_ms: 0,
+            compile_ms: 0,
+        }
+    }
+}
+
+fn failed(stage: BuildStage) -> impl Fn(wasmtime::Error) -> BuildFailure {
+    move |error| BuildFailure { stage, reason: format!("{error:#}") }
+}
+
+fn failure(stage: BuildStage, reason: impl Into<String>) -> BuildFailure {
+    BuildFailure { stage, reason: reason.into() }
+}
+
+/// Builds a plugin in this process. The gateway calls it in a child, through [`Builder`](crate::Builder).
+///
+/// # Errors
+/// Whatever is wrong with the component, its config or what it asks for.
+pub async fn run_build(request: &BuildRequest) -> Result<BuildReport, BuildFailure> {
+    let key = key_of(request)?;
+    let bytes =
+        std::fs::read(&request.component).map_err(|error| failure(BuildStage::Check, format!("the component: {error}")))?;
+    let manifest = Manifest::read(&bytes).map_err(|reason| failure(BuildStage::Check, reason))?;
+    check_grants(&request.id, &manifest, &request.grants)?;
+
+    let began = Instant::now();
+    let engine = quick_compiler().map_err(failed(BuildStage::Process))?;
+    let init = Init { engine: &engine, request, manifest: &manifest };
+    let (code, snapshot, memory_bytes) = match init.with_snapshot(&bytes).await {
+        Ok((snapshot, memory)) => (snapshot, Ok(()), memory),
+        Err(failure) if failure.stage == BuildStage::Snapshot => (bytes.clone(), Err(failure.reason), init.plain(&bytes).await?),
+        Err(failure) => return Err(failure),
+    };
+    let init_ms = millis(began.elapsed());
+
+    let began = Instant::now();
+    let functions = Arc::new(incremental::Functions::open(&request.incremental, &key));
+    let compiler = compiler(&functions).map_err(failed(BuildStage::Process))?;
+    let compiled = compiler.precompile_component(&code).map_err(failed(BuildStage::Compile))?;
+    let report = BuildReport {
+        digest: request.digest.clone(),
+        manifest,
+        snapshot: snapshot.is_ok(),
+        no_snapshot_because: snapshot.err(),
+        memory_bytes,
+        init_ms,
+        compile_ms: millis(began.elapsed()),
+    };
+    let io = |error: std::io::Error| failure(BuildStage::Process, format!("{}: {error}", request.out.display()));
+    Artifact::write(&request.out, &key, &report, &compiled).map_err(io)?;
+    // Functions compiled before only save time; a full disk shows above.
+    let _ = functions.save(&request.incremental, &key);
+    Ok(report)
+}
+
+fn key_of(request: &BuildRequest) -> Result<MacKey, BuildFailure> {
+    let mut key = [0; 32];
+    hex::decode_to_slice(&request.key, &mut key).map_err(|_| failure(BuildStage::Process, "the key is not 64 hex digits"))?;
+    Ok(MacKey::new(key))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// For code that runs once: compiling it well takes longer than running it.
+fn quick_compiler() -> wasmtime::Result<Engine> {
+    Engine::new(engine::config(Allocation::OnDemand).cranelift_opt_level(OptLevel::None))
+}
+
+/// For code that runs in every request.
+fn compiler(functions: &Arc<incremental::Functions>) -> wasmtime::Result<Engine> {
+    let mut config = engine::config(Allocation::OnDemand);
+    config.enable_incremental_compilation(Arc::clone(functions) as _)?;
+    Engine::new(&config)
+}
+
+/// A capability needs two yeses; the refusal names the line to add.
+fn check_grants(id: &str, manifest: &Manifest, grants: &[Capability]) -> Result<(), BuildFailure> {
+    match manifest.capabilities.iter().find(|asked| !grants.contains(asked)) {
+        None => Ok(()),
+        Some(missing) => {
+            let all = manifest.capabilities.iter().map(|asked| format!("\"{}\"", asked.as_str())).collect::<Vec<_>>().join(", ");
+            let reason = format!("it asks for `{}`: set `grants = [{all}]` in plugins/{id}.toml to allow it", missing.as_str());
+            Err(failure(BuildStage::Check, reason))
+        }
+    }
+}
+
+/// Running `init` once, to see that it works and to keep what it made.
+struct Init<'a> {
+    engine: &'a Engine,
+    request: &'a BuildRequest,
+    manifest: &'a Manifest,
+}
+
+impl Init<'_> {
+    /// Instruments, runs `init`, and returns the component with its memory baked in, and that memory's size.
+    async fn with_snapshot(&self, bytes: &[u8]) -> Result<(Vec<u8>, u64), BuildFailure> {
+        let mut wizer = wasmtime_wizer::Wizer::new();
+        wizer.keep_init_func(true);
+        let (context, instrumented) = wizer.instrument_component(bytes).map_err(failed(BuildStage::Snapshot))?;
+        let component = Component::new(self.engine, &instrumented).map_err(failed(BuildStage::Snapshot))?;
+        self.check_world(&component)?;
+        let (mut store, instance) = self.initialise(&component).await?;
+        let memory = store.data().memory.used() as u64;
+        let mut state = wasmtime_wizer::WasmtimeWizerComponent { store: &mut store, instance };
+        let snapshot = wizer.snapshot_component(&context, &mut state).await.map_err(failed(BuildStage::Snapshot))?;
+        Ok((snapshot, memory))
+    }
+
+    /// Runs `init` on the component as it is.
+    async fn plain(&self, bytes: &[u8]) -> Result<u64, BuildFailure> {
+        let component = Component::new(self.engine, bytes).map_err(failed(BuildStage::Check))?;
+        self.check_world(&component)?;
+        let (store, _) = self.initialise(&component).await?;
+        Ok(store.data().memory.used() as u64)
+    }
+
+    fn check_world(&self, component: &Component) -> Result<(), BuildFailure> {
+        let prefix = "tollgate:plugin/";
+        let offered = |name: &str| {
+            let types = name == format!("{prefix}types@{CONTRACT_VERSION}");
+            let asked = |capability: &Capability| name == format!("{prefix}{}@{CONTRACT_VERSION}", capability.as_str());
+            types || name.starts_with("wasi:") || self.manifest.capabilities.iter().any(asked)
+        };
+        let kind = component.component_type();
+        let exports = kind.exports(self.engine).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        let export = |hook: Hook| format!("{prefix}{}@{CONTRACT_VERSION}", hook.as_str());
+        let missing = std::iter::once(Hook::Setup)
+            .chain(self.manifest.hooks.iter().copied())
+            .find(|hook| !exports.contains(&export(*hook)));
+        if let Some(hook) = missing {
+            let reason = format!(
+                "it does not export `{}`, so it is of another world; it exports: {}",
+                export(hook),
+                if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
+            );
+            return Err(failure(BuildStage::Check, reason));
+        }
+        if let Some((name, _)) = kind.imports(self.engine).find(|(name, _)| !offered(name)) {
+            let reason = format!(
+                "it imports `{name}`, which is not offered (an import of the gateway's own needs its name in the manifest's capabilities)"
+            );
+            return Err(failure(BuildStage::Check, reason));
+        }
+        Ok(())
+    }
+
+    /// Instantiates, loads every hook (names alone do not tell their types) and calls `init`, with `log` as the only live import.
+    async fn initialise(&self, component: &Component) -> Result<(Store<State>, wasmtime::component::Instance), BuildFailure> {
+        let check = failed(BuildStage::Check);
+        let wasi = engine::imports_wasi(component);
+        let linker = engine::linker(self.engine, &self.manifest.capabilities, wasi).map_err(&check)?;
+        let pre = linker.instantiate_pre(component).map_err(&check)?;
+        let limits = Limits { memory_over_snapshot: engine::MAX_MEMORY_BYTES as u64, ..Limits::default() };
+        let mut state = State::new(self.request.id.as_str().into(), "build".into(), &limits, limits.memory_over_snapshot);
+        if wasi {
+            state = state.with_wasi(limits.handles);
+        }
+        let mut store = new_store(self.engine, state, &limits);
+        let ticks = self.request.time_s.saturating_mul(1_000) / u64::try_from(engine::TICK.as_millis()).unwrap_or(1);
+        store.set_epoch_deadline(ticks);
+        let indices = Indices::new(&pre).map_err(&check)?;
+        let instance = pre.instantiate_async(&mut store).await.map_err(&check)?;
+        load_every_hook(&indices, &mut store, &instance).map_err(&check)?;
+        let setup = indices.setup.load(&mut store, &instance).map_err(&check)?;
+        let ready = setup.call_init(&mut store, &self.request.config_json).await;
+        let ready = ready.map_err(|error| failure(BuildStage::Init, reason_of(store.data(), &error).to_string()))?;
+        ready.map_err(|reason| failure(BuildStage::Init, reason))?;
+        Ok((store, instance))
+    }
+}
+
+fn load_every_hook(
+    indices: &Indices,
+    store: &mut Store<State>,
+    instance: &wasmtime::component::Instance,
+) -> wasmtime::Result<()> {
+    macro_rules! load {
+        ($($hook:ident),+) => {
+            $(if let Some(indices) = &indices.$hook {
+                indices.load(&mut *store, instance)?;
+            })+
+        };
+    }
+    load!(resume, authenticate, compose, filter_prompt, filter_reply, format);
+    Ok(())
+}

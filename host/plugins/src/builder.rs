@@ -1,0 +1,187 @@
+//! The gateway's side of the build step: the cache, and the child process.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::build::{BuildFailure, BuildReport, BuildRequest, BuildStage};
+use crate::{Artifact, CONTRACT_VERSION, MacKey, Spec};
+
+/// Components are small; Python's are 18 MB.
+const MAX_COMPONENT_BYTES: u64 = 128 << 20;
+/// What the child may answer.
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
+
+/// What a build may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildLimits {
+    /// Writable memory of the child, in bytes.
+    pub memory_bytes: u64,
+    /// Time of the child, in seconds, by its CPU and by the clock.
+    pub time_s: u64,
+}
+
+/// Builds plugins, or finds what was built before.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    program: PathBuf,
+    argument: &'static str,
+    cache: PathBuf,
+    key: MacKey,
+    limits: BuildLimits,
+    /// Who compiles: its version and settings are part of every digest.
+    engine: String,
+}
+
+impl Builder {
+    /// `program argument` is the build step: it reads a [`BuildRequest`] and answers with its result, both as JSON. `cache` is a
+    /// directory that only this user may enter.
+    ///
+    /// # Errors
+    /// The compiler's settings are not for this machine.
+    pub fn new(
+        program: PathBuf,
+        argument: &'static str,
+        cache: PathBuf,
+        key: MacKey,
+        limits: BuildLimits,
+    ) -> Result<Self, BuildFailure> {
+        let error = |error: wasmtime::Error| BuildFailure { stage: BuildStage::Process, reason: format!("{error:#}") };
+        let engine = wasmtime::Engine::new(&crate::engine::config(crate::engine::Allocation::OnDemand)).map_err(error)?;
+        let mut hasher = EngineHasher(Sha256::new());
+        std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut hasher);
+        Ok(Builder { program, argument, cache, key, limits, engine: hex::encode(hasher.0.finalize()) })
+    }
+
+    /// The digest that a component and config have here, 64 hex digits.
+    #[must_use]
+    pub fn digest(&self, component: &[u8], config_json: &str) -> String {
+        let mut hasher = Sha256::new();
+        for part in [component, config_json.as_bytes(), self.engine.as_bytes(), CONTRACT_VERSION.as_bytes()] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hex::encode(hasher.finalize())
+    }
+
+    /// Builds the component at `path` for `spec`, or finds it in the cache.
+    ///
+    /// # Errors
+    /// What is wrong with it, by stage.
+    pub async fn build(&self, path: &Path, spec: &Spec) -> Result<Artifact, BuildFailure> {
+        let io = |error: std::io::Error| failure(BuildStage::Check, format!("{}: {error}", path.display()));
+        let size = tokio::fs::metadata(path).await.map_err(io)?.len();
+        if size > MAX_COMPONENT_BYTES {
+            let reason = format!("{} has {size} bytes; {MAX_COMPONENT_BYTES} at most", path.display());
+            return Err(failure(BuildStage::Check, reason));
+        }
+        let component = tokio::fs::read(path).await.map_err(io)?;
+        let digest = self.digest(&component, &spec.config_json);
+        let out = self.cache.join(format!("{digest}.plugin"));
+        if let Some(found) = self.cached(&out, &digest) {
+            return Ok(found);
+        }
+        let functions = hex::encode(Sha256::digest(&component));
+        // The child reads the very bytes whose digest was taken, whatever happens to the file meanwhile.
+        let copy = self.cache.join(format!("{digest}.{}.wasm", std::process::id()));
+        let process = |error: std::io::Error| failure(BuildStage::Process, format!("{}: {error}", copy.display()));
+        tokio::fs::write(&copy, &component).await.map_err(process)?;
+        let request = BuildRequest {
+            id: spec.id.clone(),
+            component: copy.clone(),
+            digest: digest.clone(),
+            config_json: spec.config_json.clone(),
+            grants: spec.grants.clone(),
+            out: out.clone(),
+            incremental: self.cache.join(format!("{functions}.functions")),
+            key: hex::encode(self.key.bytes()),
+            time_s: self.limits.time_s,
+        };
+        let built = self.run(&request).await;
+        // A copy left behind costs space until the cache is cleared, nothing more.
+        let _ = tokio::fs::remove_file(&copy).await;
+        let report = built?;
+        let snapshot = report.snapshot;
+        tracing::info!(
+            plugin = spec.id,
+            version = report.manifest.version,
+            digest,
+            snapshot,
+            init_ms = report.init_ms,
+            compile_ms = report.compile_ms,
+            "plugin built"
+        );
+        Artifact::read(&out, &self.key, &digest).map_err(|error| failure(BuildStage::Process, error.to_string()))
+    }
+
+    fn cached(&self, path: &Path, digest: &str) -> Option<Artifact> {
+        match Artifact::read(path, &self.key, digest) {
+            Ok(artifact) => Some(artifact),
+            Err(crate::ArtifactError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "compiled plugin refused; building it again");
+                None
+            }
+        }
+    }
+
+    async fn run(&self, request: &BuildRequest) -> Result<BuildReport, BuildFailure> {
+        let process = |error: std::io::Error| failure(BuildStage::Process, error.to_string());
+        let mut child = Command::new(&self.program)
+            .arg(self.argument)
+            .arg(self.limits.memory_bytes.to_string())
+            .arg(self.limits.time_s.to_string())
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(process)?;
+        let (mut stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let talk = async {
+            let text = serde_json::to_vec(request)?;
+            if let Some(stdin) = &mut stdin {
+                stdin.write_all(&text).await?;
+            }
+            drop(stdin);
+            let mut answer = Vec::new();
+            if let Some(stdout) = stdout {
+                stdout.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
+            }
+            Ok::<_, std::io::Error>((answer, child.wait().await?))
+        };
+        // The child's CPU limit ends it first; the clock is for one that waits.
+        let deadline = Duration::from_secs(self.limits.time_s.saturating_mul(3));
+        match tokio::time::timeout(deadline, talk).await {
+            Err(_) => Err(failure(BuildStage::Process, format!("the build took more than {} s", deadline.as_secs()))),
+            Ok(Err(error)) => Err(process(error)),
+            Ok(Ok((answer, status))) => serde_json::from_slice::<Result<BuildReport, BuildFailure>>(&answer).unwrap_or_else(|_| {
+                let (memory, time) = (self.limits.memory_bytes >> 20, self.limits.time_s);
+                let reason = format!("the build ended without an answer ({status}): it may use {memory} MiB and {time} s (`[build]` in tollgate.toml)");
+                Err(failure(BuildStage::Process, reason))
+            }),
+        }
+    }
+}
+
+fn failure(stage: BuildStage, reason: String) -> BuildFailure {
+    BuildFailure { stage, reason }
+}
+
+/// wasmtime tells its version and settings as a `Hash`; its own hasher has no fixed result.
+struct EngineHasher(Sha256);
+
+impl std::hash::Hasher for EngineHasher {
+    fn finish(&self) -> u64 {
+        0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+}

@@ -1,0 +1,146 @@
+//! What the host offers to an instance, and the state behind it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollgate_domain::Principal;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::{credentials, log, types};
+use crate::limits::{Limits, MemoryLimit};
+
+/// Why a look-up gave no one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupError {
+    /// No such key.
+    Unknown,
+    /// It was valid until then, in milliseconds since 1970-01-01T00:00:00Z.
+    Expired(u64),
+    /// It was revoked.
+    Revoked,
+    /// The store did not answer.
+    Unavailable,
+}
+
+/// What a look-up comes to.
+pub type Lookup<'a> = Pin<Box<dyn Future<Output = Result<Principal, LookupError>> + Send + 'a>>;
+
+/// Keys, kept elsewhere.
+pub trait Credentials: Send + Sync + 'static {
+    /// Who holds `secret`.
+    fn lookup<'a>(&'a self, secret: &'a str) -> Lookup<'a>;
+}
+
+/// One instance's host side.
+pub(crate) struct State {
+    pub(crate) memory: MemoryLimit,
+    /// The plugin's id, for its log lines.
+    plugin: Arc<str>,
+    request_id: Arc<str>,
+    log_left: usize,
+    log_dropped: u32,
+    credentials: Option<Arc<dyn Credentials>>,
+    host_time_left: Duration,
+    host_time_spent: bool,
+    wasi: Option<Box<Wasi>>,
+}
+
+struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+}
+
+impl State {
+    pub(crate) fn new(plugin: Arc<str>, request_id: Arc<str>, limits: &Limits, memory: u64) -> Self {
+        State {
+            memory: MemoryLimit::new(memory),
+            plugin,
+            request_id,
+            log_left: limits.log_bytes,
+            log_dropped: 0,
+            credentials: None,
+            host_time_left: limits.host_time,
+            host_time_spent: false,
+            wasi: None,
+        }
+    }
+
+    pub(crate) fn with_credentials(mut self, credentials: Option<Arc<dyn Credentials>>) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Adds the standard interfaces: clocks and chance are real, everything else is empty.
+    pub(crate) fn with_wasi(mut self, handles: usize) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(handles);
+        self.wasi = Some(Box::new(Wasi { ctx: WasiCtx::builder().build(), table }));
+        self
+    }
+
+    /// Whether the host's time for this instance ran out.
+    pub(crate) fn host_time_spent(&self) -> bool {
+        self.host_time_spent
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.log_dropped > 0 {
+            tracing::warn!(plugin = %self.plugin, request_id = %self.request_id, lines = self.log_dropped, "plugin log lines dropped");
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi.as_deref_mut().expect("the standard interfaces are linked only where the state has them");
+        WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
+    }
+}
+
+impl types::Host for State {}
+
+impl log::Host for State {
+    async fn write(&mut self, level: log::Level, message: String) {
+        let Some(left) = self.log_left.checked_sub(message.len()) else {
+            self.log_left = 0;
+            self.log_dropped = self.log_dropped.saturating_add(1);
+            return;
+        };
+        self.log_left = left;
+        // `escape_debug` leaves no control character, so that a line stays a line.
+        let text = message.escape_debug();
+        let (plugin, request_id) = (&*self.plugin, &*self.request_id);
+        match level {
+            log::Level::Debug => tracing::debug!(target: "plugin", plugin, request_id, "{text}"),
+            log::Level::Info => tracing::info!(target: "plugin", plugin, request_id, "{text}"),
+            log::Level::Warn => tracing::warn!(target: "plugin", plugin, request_id, "{text}"),
+            log::Level::Error => tracing::error!(target: "plugin", plugin, request_id, "{text}"),
+        }
+    }
+}
+
+impl credentials::Host for State {
+    async fn lookup(&mut self, secret: String) -> Result<types::Principal, credentials::LookupError> {
+        let Some(store) = self.credentials.clone() else {
+            return Err(credentials::LookupError::Unavailable);
+        };
+        let began = Instant::now();
+        let found = tokio::time::timeout(self.host_time_left, store.lookup(&secret)).await;
+        self.host_time_left = self.host_time_left.saturating_sub(began.elapsed());
+        match found {
+            Ok(Ok(principal)) => Ok(principal.into()),
+            Ok(Err(LookupError::Unknown)) => Err(credentials::LookupError::Unknown),
+            Ok(Err(LookupError::Expired(at_ms))) => Err(credentials::LookupError::Expired(at_ms)),
+            Ok(Err(LookupError::Revoked)) => Err(credentials::LookupError::Revoked),
+            Ok(Err(LookupError::Unavailable)) => Err(credentials::LookupError::Unavailable),
+            Err(_) => {
+                self.host_time_spent = true;
+                Err(credentials::LookupError::Unavailable)
+            }
+        }
+    }
+}

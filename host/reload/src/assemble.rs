@@ -1,0 +1,237 @@
+//! Building a generation: plugins, models, routes, listeners. What did not change is shared with what serves.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tollgate_config::{Config, Model as ModelSpec, Object, Plugin as PluginSpec, Problem, Route as RouteSpec, Source};
+use tollgate_models::{Library, Model, Models};
+use tollgate_pipeline::{Generation, Listener, Route};
+use tollgate_plugins::{Builder, Capability, Hook, Limits, OnFailure, Plugin, PluginHost, Spec};
+
+use crate::quarantine::Quarantined;
+use crate::routes::Table;
+
+/// Components inside the binary, laid out as files.
+#[derive(Debug, Clone)]
+pub struct Components {
+    /// Name and bytes.
+    pub builtin: &'static [(&'static str, &'static [u8])],
+    /// Where they are laid out for the build step.
+    pub directory: PathBuf,
+}
+
+impl Components {
+    fn path(&self, source: &Source, config: &Config) -> Result<PathBuf, String> {
+        let name = match source {
+            Source::File(path) => return Ok(config.resolve(path)),
+            Source::Builtin(name) => name.as_str(),
+        };
+        let known = || self.builtin.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
+        let found = self.builtin.iter().find(|(known, _)| *known == name);
+        let (_, bytes) = found.ok_or_else(|| format!("there is no built-in plugin `{name}`; there are: {}", known()))?;
+        let path = self.directory.join(format!("{name}.wasm"));
+        // The build step's cache goes by content, so that a file changed by hand is put right here.
+        if std::fs::read(&path).ok().as_deref() != Some(*bytes) {
+            std::fs::create_dir_all(&self.directory).map_err(|error| format!("{}: {error}", self.directory.display()))?;
+            std::fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(path)
+    }
+}
+
+/// Makes generations from configs.
+pub struct Assembler {
+    host: PluginHost,
+    builder: Builder,
+    components: Components,
+    library: Library,
+    server_secret: [u8; 32],
+    plugins: HashMap<String, Weak<Plugin>>,
+    models: HashMap<String, Weak<Model>>,
+    /// What each plugin last served with, for the quarantine's word on it.
+    last_good: HashMap<String, String>,
+}
+
+impl Assembler {
+    /// `server_secret` salts each tenant's prefix cache (P-A9).
+    #[must_use]
+    pub fn new(host: PluginHost, builder: Builder, components: Components, library: Library, server_secret: [u8; 32]) -> Self {
+        Assembler {
+            host,
+            builder,
+            components,
+            library,
+            server_secret,
+            plugins: HashMap::new(),
+            models: HashMap::new(),
+            last_good: HashMap::new(),
+        }
+    }
+
+    /// Builds the whole of a generation, or says everything that is wrong.
+    ///
+    /// # Errors
+    /// One entry for each object that failed.
+    pub async fn build(&mut self, config: &Config, number: u64) -> Result<Generation, Vec<Quarantined>> {
+        let mut failures = Vec::new();
+        let plugins = self.plugins(config, &mut failures).await;
+        let models = self.models(config, &mut failures).await;
+        let routes = config.routes.values().map(|route| route_of(route, &plugins)).collect::<Vec<_>>();
+        let listeners = config.listeners.values().map(|listener| {
+            let authenticators =
+                listener.authenticators.iter().filter_map(|id| plugins.get(id.as_str()).cloned()).collect::<Vec<_>>();
+            for plugin in authenticators.iter().filter(|plugin| !plugin.has(Hook::Authenticate)) {
+                let reason = format!("the plugin `{}` authenticates nobody: it does not export `authenticate`", plugin.id());
+                failures.push(Quarantined::new(listener.file.as_str(), "route", reason));
+            }
+            (listener.id.as_str().to_owned(), Listener { authenticators })
+        });
+        let listeners = listeners.collect::<HashMap<_, _>>();
+        let mut good = Vec::new();
+        for route in routes {
+            match route {
+                Ok(route) => good.push(Arc::new(route)),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if !failures.is_empty() {
+            return Err(failures);
+        }
+        self.last_good = plugins.iter().map(|(id, plugin)| (id.clone(), plugin.digest().to_owned())).collect();
+        let mut plugins = plugins.into_values().collect::<Vec<_>>();
+        plugins.sort_by(|a, b| a.id().cmp(b.id()));
+        Ok(Generation {
+            number,
+            listeners,
+            routes: Box::new(Table::new(config.clone(), good)),
+            plugins,
+            models: Models::new(models),
+            retired: CancellationToken::new(),
+        })
+    }
+
+    pub(crate) fn config_problem(&self, problem: &Problem) -> Quarantined {
+        Quarantined::new(problem.file.as_str(), "config", problem.to_string())
+    }
+
+    async fn plugins(&mut self, config: &Config, failures: &mut Vec<Quarantined>) -> HashMap<String, Arc<Plugin>> {
+        let mut plugins = HashMap::new();
+        for spec in config.plugins.values() {
+            match self.plugin(config, spec).await {
+                Ok(plugin) => {
+                    plugins.insert(spec.id.as_str().to_owned(), plugin);
+                }
+                Err((stage, reason)) => {
+                    let last_good = self.last_good.get(spec.id.as_str()).cloned();
+                    failures.push(Quarantined { last_good, ..Quarantined::new(spec.file.as_str(), stage, reason) });
+                }
+            }
+        }
+        plugins
+    }
+
+    async fn plugin(&mut self, config: &Config, object: &Object<PluginSpec>) -> Result<Arc<Plugin>, (String, String)> {
+        let path = self.components.path(&object.component, config).map_err(|reason| ("check".to_owned(), reason))?;
+        let spec = spec_of(object);
+        let artifact = self.builder.build(&path, &spec).await.map_err(|failure| (failure.stage.to_string(), failure.reason))?;
+        // The same code and config under other limits is another plugin.
+        let key = format!("{} {:?}", artifact.digest(), spec);
+        if let Some(plugin) = self.plugins.get(&key).and_then(Weak::upgrade) {
+            return Ok(plugin);
+        }
+        let plugin = self.host.load(&artifact, spec).map_err(|error| ("load".to_owned(), error.to_string()))?;
+        let plugin = Arc::new(plugin);
+        self.plugins.retain(|_, plugin| plugin.strong_count() > 0);
+        self.plugins.insert(key, Arc::downgrade(&plugin));
+        Ok(plugin)
+    }
+
+    async fn models(&mut self, config: &Config, failures: &mut Vec<Quarantined>) -> Vec<Arc<Model>> {
+        let mut models = Vec::new();
+        for spec in config.models.values() {
+            match self.model(config, spec).await {
+                Ok(model) => models.push(model),
+                Err(reason) => failures.push(Quarantined::new(spec.file.as_str(), "load", reason)),
+            }
+        }
+        models
+    }
+
+    async fn model(&mut self, config: &Config, object: &Object<ModelSpec>) -> Result<Arc<Model>, String> {
+        let stamp = match &object.artifact {
+            Some(Source::File(path)) => {
+                std::fs::metadata(config.resolve(path)).ok().map(|file| (file.len(), file.modified().ok()))
+            }
+            _ => None,
+        };
+        let key = format!("{} {} {stamp:?}", object.id.as_str(), object.canonical_json());
+        if let Some(model) = self.models.get(&key).and_then(Weak::upgrade) {
+            return Ok(model);
+        }
+        let (object, library, secret) = (object.clone(), self.library.clone(), self.server_secret);
+        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let loaded = tokio::task::spawn_blocking(move || Model::load(&object, &library, secret, now_s)).await;
+        let model = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let load_ms = u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            model = model.id(),
+            digest = model.digest(),
+            load_ms,
+            bytes = model.engine().memory().total(),
+            "model loaded"
+        );
+        let model = Arc::new(model);
+        self.models.retain(|_, model| model.strong_count() > 0);
+        self.models.insert(key, Arc::downgrade(&model));
+        Ok(model)
+    }
+}
+
+fn spec_of(object: &Object<PluginSpec>) -> Spec {
+    let limits = &object.limits;
+    let milliseconds = |ms: u32| Duration::from_millis(u64::from(ms));
+    let grants = Capability::ALL.into_iter().filter(|known| object.grants.iter().any(|grant| grant.as_str() == known.as_str()));
+    Spec {
+        id: object.id.as_str().to_owned(),
+        config_json: object.config_json(),
+        grants: grants.collect(),
+        limits: Limits {
+            memory_over_snapshot: u64::from(limits.memory_mib) << 20,
+            cpu: milliseconds(limits.cpu_ms),
+            host_time: milliseconds(limits.wall_ms),
+            handles: limits.handles as usize,
+            log_bytes: (limits.log_kib as usize) << 10,
+            ..Limits::default()
+        },
+        on_failure: match object.on_failure {
+            tollgate_config::OnFailure::Refuse => OnFailure::Refuse,
+            tollgate_config::OnFailure::Skip => OnFailure::Skip,
+        },
+    }
+}
+
+fn route_of(object: &Object<RouteSpec>, plugins: &HashMap<String, Arc<Plugin>>) -> Result<Route, Quarantined> {
+    let failure = |reason: String| Err(Quarantined::new(object.file.as_str(), "route", reason));
+    // A plugin that failed is reported as such, not once more for each of its routes.
+    let plugins = object.plugins.iter().filter_map(|id| plugins.get(id.as_str()).cloned()).collect::<Vec<_>>();
+    let on_a_route = [Hook::Compose, Hook::FilterPrompt, Hook::FilterReply, Hook::Format];
+    if let Some(idle) = plugins.iter().find(|plugin| !on_a_route.iter().any(|hook| plugin.has(*hook))) {
+        return failure(format!("the plugin `{}` has no hook that runs on a route", idle.id()));
+    }
+    let formats = plugins.iter().filter(|plugin| plugin.has(Hook::Format)).map(|plugin| plugin.id()).collect::<Vec<_>>();
+    if formats.len() > 1 {
+        return failure(format!("one plugin may format a reply, and these do: {}", formats.join(", ")));
+    }
+    Ok(Route {
+        id: object.id.as_str().to_owned(),
+        plugins,
+        model: object.model.as_ref().map(|name| name.as_str().to_owned()),
+        template: object.template.as_ref().map(|name| name.as_str().to_owned()),
+        max_tokens: object.limits.max_tokens,
+        concurrency: object.limits.concurrency.map(|limit| Arc::new(Semaphore::new(limit as usize))),
+    })
+}

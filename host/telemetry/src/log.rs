@@ -1,0 +1,57 @@
+//! JSON lines on standard error: time, level, target, message, fields.
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{Handle, Layer};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+/// The log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter is malformed.
+    #[error("the log level `{0}` is not known: use error, warn, info, debug or trace, or `target=level` separated by commas")]
+    Level(String),
+    /// It was set up before.
+    #[error("the log was set up before")]
+    Twice,
+}
+
+/// Changes the level of a running log.
+#[derive(Clone)]
+pub struct LevelHandle(Handle<EnvFilter, Registry>);
+
+impl std::fmt::Debug for LevelHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LevelHandle(..)")
+    }
+}
+
+impl LevelHandle {
+    /// Sets another level.
+    ///
+    /// # Errors
+    /// It is malformed; the old one stays.
+    pub fn set(&self, level: &str) -> Result<(), LogError> {
+        let filter = parse(level)?;
+        self.0.reload(filter).map_err(|_| LogError::Twice)
+    }
+}
+
+/// Sets up the process's log at `level`.
+///
+/// # Errors
+/// The level is malformed, or there is a log already.
+pub fn init(level: &str) -> Result<LevelHandle, LogError> {
+    let (filter, handle) = Layer::new(parse(level)?);
+    let lines =
+        fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| LogError::Twice)?;
+    Ok(LevelHandle(handle))
+}
+
+/// What libraries say below a warning is theirs alone.
+fn parse(level: &str) -> Result<EnvFilter, LogError> {
+    let quiet =
+        ["hyper", "h2", "rustls", "wasmtime", "cranelift", "llama-cpp-2"].map(|target| format!("{target}=warn")).join(",");
+    EnvFilter::try_new(format!("{level},{quiet}")).map_err(|_| LogError::Level(level.to_owned()))
+}

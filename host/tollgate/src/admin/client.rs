@@ -1,0 +1,151 @@
+//! The command line's end: ask, and print as a table or as JSON.
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+use crate::cli::Ask;
+
+/// A running gateway answers at once; a reload builds plugins first.
+const DEADLINE: Duration = Duration::from_secs(180);
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// Asks for `what` and prints the answer.
+pub(crate) fn show(ask: &Ask, what: &str) -> anyhow::Result<()> {
+    let answer = request(ask, "GET", what)?;
+    print(ask, &answer);
+    Ok(())
+}
+
+/// Has the gateway look at its config now. Fails if something went into quarantine.
+pub(crate) fn reload(ask: &Ask) -> anyhow::Result<()> {
+    let answer = request(ask, "POST", "reload")?;
+    print(ask, &answer);
+    match answer.get("quarantined").and_then(Value::as_array) {
+        Some(quarantined) if !quarantined.is_empty() => {
+            bail!("{} in quarantine; what served before serves on", quarantined.len())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn request(ask: &Ask, method: &str, what: &str) -> anyhow::Result<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::time::timeout(DEADLINE, exchange(ask, method, what)).await.context("the gateway does not answer")?
+    })
+}
+
+async fn exchange(ask: &Ask, method: &str, what: &str) -> anyhow::Result<Value> {
+    let path = ask.data.join("admin.sock");
+    let stream = UnixStream::connect(&path)
+        .await
+        .with_context(|| format!("{}: is a gateway running with `--data {}`?", path.display(), ask.data.display()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request =
+        hyper::Request::builder().method(method).uri(format!("/{what}")).header("host", "admin").body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body =
+            Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+        if !status.is_success() {
+            bail!("the gateway answered {status}");
+        }
+        Ok(serde_json::from_slice(&body.to_bytes())?)
+    };
+    tokio::pin!(connection);
+    tokio::select! {
+        answer = exchange => answer,
+        ended = &mut connection => bail!("the gateway closed the connection: {ended:?}"),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "a command line tool prints")]
+fn print(ask: &Ask, answer: &Value) {
+    if ask.json {
+        println!("{answer:#}");
+    } else {
+        print!("{}", render(answer));
+    }
+}
+
+/// Lists become tables, objects become lines, anything else is said as it is.
+fn render(value: &Value) -> String {
+    match value {
+        Value::Array(rows) if rows.iter().all(Value::is_object) => table(rows),
+        Value::Object(fields) => {
+            let mut text = String::new();
+            let width = fields.keys().map(String::len).max().unwrap_or(0);
+            for (name, value) in fields {
+                match value {
+                    Value::Array(rows) if !rows.is_empty() && rows.iter().all(Value::is_object) => {
+                        text.push_str(&format!("{name}:\n"));
+                        text.extend(table(rows).lines().map(|line| format!("  {line}\n")));
+                    }
+                    value => text.push_str(&format!("{name:width$}  {}\n", cell(value))),
+                }
+            }
+            text
+        }
+        value => format!("{}\n", cell(value)),
+    }
+}
+
+fn table(rows: &[Value]) -> String {
+    let Some(columns) = rows.first().and_then(Value::as_object).map(|row| row.keys().cloned().collect::<Vec<_>>()) else {
+        return "none\n".to_owned();
+    };
+    let head = columns.iter().map(|column| column.to_uppercase()).collect::<Vec<_>>();
+    let cells = |row: &Value| columns.iter().map(|column| row.get(column).map(cell).unwrap_or_default()).collect::<Vec<_>>();
+    let lines = std::iter::once(head).chain(rows.iter().map(cells)).collect::<Vec<_>>();
+    let width = |at: usize| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths = (0..columns.len()).map(width).collect::<Vec<_>>();
+    let mut text = String::new();
+    for line in &lines {
+        let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>().join("  ");
+        text.push_str(padded.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A value in a table. Digests are shortened: 12 digits tell them apart.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            text.get(..12).unwrap_or(text).to_owned()
+        }
+        Value::String(text) => text.clone(),
+        Value::Array(list) if list.is_empty() => "-".to_owned(),
+        Value::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(" ")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_tables() {
+        let text = render(&json!([{ "id": "demo", "n": 1 }, { "id": "a-longer-one", "n": null }]));
+        assert_eq!(text, "ID            N\ndemo          1\na-longer-one  -\n");
+    }
+
+    #[test]
+    fn objects_are_lines() {
+        let text = render(&json!({ "listeners": [{ "id": "main" }], "state": "ok", "warnings": [] }));
+        assert_eq!(text, "listeners:\n  ID\n  main\nstate      ok\nwarnings   -\n");
+    }
+}

@@ -1,0 +1,177 @@
+//! The running gateway's end.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::response::Json;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tollgate_pipeline::Pipeline;
+use tollgate_reload::{StatusHandle, Trigger};
+use tollgate_server::{Drain, Gauges};
+use tollgate_store::KeyStore;
+
+/// What the admin channel tells of.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) reload: StatusHandle,
+    pub(crate) trigger: Trigger,
+    pub(crate) keys: Arc<KeyStore>,
+    pub(crate) listeners: Vec<Listening>,
+    pub(crate) started: Instant,
+}
+
+/// A listener that is open.
+#[derive(Clone)]
+pub(crate) struct Listening {
+    pub(crate) id: String,
+    pub(crate) urls: Vec<String>,
+    pub(crate) gauges: Arc<Gauges>,
+}
+
+/// Opens the socket and serves it until the drain.
+pub(crate) fn start(path: &Path, admin: Admin, drain: &Drain) -> anyhow::Result<()> {
+    // A socket left by a killed process refuses connections; one that answers belongs to a running gateway.
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("{} answers: a gateway with this data directory is running", path.display());
+    }
+    let _ = std::fs::remove_file(path);
+    let socket = UnixListener::bind(path).with_context(|| path.display().to_string())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let signal = drain.signal();
+    let app = router(admin);
+    let path = path.to_owned();
+    drain.tracker().spawn(async move {
+        let served = axum::serve(socket, app).with_graceful_shutdown(async move { signal.draining().await }).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin channel ended");
+        }
+        let _ = std::fs::remove_file(path);
+    });
+    Ok(())
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/plugins", get(plugins))
+        .route("/models", get(models))
+        .route("/routes", get(routes))
+        .route("/keys", get(keys))
+        .route("/reload", post(reload))
+        .with_state(admin)
+}
+
+async fn status(State(admin): State<Admin>) -> Json<Value> {
+    let reload = admin.reload.get();
+    let slots = admin.pipeline.plugin_host().slots();
+    let listeners = admin.listeners.iter().map(|listener| {
+        json!({
+            "id": listener.id,
+            "urls": listener.urls,
+            "connections": listener.gauges.connections(),
+            "requests": listener.gauges.requests(),
+            "accepted": listener.gauges.accepted(),
+            "refused": listener.gauges.refused(),
+        })
+    });
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": if admin.pipeline.is_healthy() { "ok" } else { "degraded" },
+        "ready": admin.pipeline.is_ready(),
+        "uptime_s": admin.started.elapsed().as_secs(),
+        "generation": admin.pipeline.generation(),
+        "live_generations": reload.live_generations,
+        "reloads": reload.reloads,
+        "last_build_ms": u64::try_from(reload.last_build.as_millis()).unwrap_or(u64::MAX),
+        "quarantined": reload.quarantined,
+        "needs_restart": reload.needs_restart,
+        "warnings": reload.warnings,
+        "plugin_slots": { "free": slots.free(), "total": slots.total() },
+        "listeners": listeners.collect::<Vec<_>>(),
+    }))
+}
+
+async fn plugins(State(admin): State<Admin>) -> Json<Value> {
+    let current = admin.pipeline.current();
+    let plugins = current.plugins.iter().map(|plugin| {
+        let manifest = plugin.manifest();
+        json!({
+            "id": plugin.id(),
+            "name": manifest.name,
+            "version": manifest.version,
+            "hooks": manifest.hooks,
+            "capabilities": manifest.capabilities,
+            "snapshot": plugin.is_snapshot(),
+            "digest": plugin.digest(),
+        })
+    });
+    Json(plugins.collect())
+}
+
+async fn models(State(admin): State<Admin>) -> Json<Value> {
+    let current = admin.pipeline.current();
+    let models = current.models.iter().map(|model| {
+        let (engine, gauges) = (model.engine(), model.engine().gauges());
+        json!({
+            "id": model.id(),
+            "aliases": model.aliases(),
+            "digest": model.digest(),
+            "load_ms": u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX),
+            "memory_bytes": engine.memory().total(),
+            "sequences": engine.capabilities().max_sequences,
+            "context_tokens": engine.capabilities().context_tokens,
+            "waiting": gauges.waiting(),
+            "running": gauges.running(),
+            "parked": gauges.parked(),
+            "steps": gauges.steps(),
+            "decoded_tokens": gauges.decoded_tokens(),
+            "prefilled_tokens": gauges.prefilled_tokens(),
+            "cached_tokens": gauges.cached_tokens(),
+        })
+    });
+    Json(models.collect())
+}
+
+async fn routes(State(admin): State<Admin>) -> Json<Value> {
+    let current = admin.pipeline.current();
+    let routes = current.routes.all().iter().map(|route| {
+        json!({
+            "id": route.id,
+            "model": route.model,
+            "plugins": route.plugins.iter().map(|plugin| plugin.id()).collect::<Vec<_>>(),
+            "template": route.template,
+            "max_tokens": route.max_tokens,
+        })
+    });
+    let paths =
+        tollgate_api::routes().iter().map(|route| json!({ "method": route.method, "path": route.path, "public": route.public }));
+    Json(json!({ "routes": routes.collect::<Vec<_>>(), "paths": paths.collect::<Vec<_>>() }))
+}
+
+async fn keys(State(admin): State<Admin>) -> Json<Value> {
+    let keys = admin.keys.list().into_iter().map(|holder| {
+        json!({
+            "id": holder.id,
+            "tenant": holder.principal.tenant,
+            "roles": holder.principal.roles,
+            "scopes": holder.principal.scopes,
+            "models": holder.principal.models,
+            "expires_ms": holder.expires_ms,
+            "disabled": holder.disabled,
+        })
+    });
+    Json(keys.collect())
+}
+
+async fn reload(State(admin): State<Admin>) -> Json<Value> {
+    admin.trigger.reload().await;
+    status(State(admin)).await
+}

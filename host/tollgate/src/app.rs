@@ -1,0 +1,165 @@
+//! The composition root: from a config directory to a running gateway, in the order in which things start.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use tollgate_api::ApiState;
+use tollgate_config::{Config, Keys};
+use tollgate_models::Library;
+use tollgate_pipeline::Pipeline;
+use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
+use tollgate_reload::{Assembler, Components, Quarantined, Reloader};
+use tollgate_server::{Drain, Drained, Ending, LocalCa, Signals, serve};
+use tollgate_store::{Holder, KeyStore};
+
+use crate::admin::server::{Admin, Listening};
+use crate::builtin;
+use crate::cli::Serve;
+use crate::credentials::StoredKeys;
+use crate::data::{Data, write_default_config};
+use crate::listen::{self, Bound};
+use crate::service::{Front, body_failure, edge_error};
+
+/// How long libgomp's threads spin before they sleep. Its default starves every other thread of a busy machine (decode fell to a
+/// twentieth); this costs 3 % of decode when alone. libgomp reads it when it is loaded, before `main`.
+const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "20000");
+
+pub(crate) fn main(arguments: &Serve) -> anyhow::Result<ExitCode> {
+    if std::env::var_os(SPIN.0).is_none() && std::env::var_os("OMP_WAIT_POLICY").is_none() {
+        let error =
+            std::process::Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(SPIN.0, SPIN.1).exec();
+        return Err(error).context("starting again with libgomp's spinning bounded");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
+    let code = runtime.block_on(run(arguments));
+    // What still runs after the grace period is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    if write_default_config(&arguments.config)? {
+        say(&format!("wrote a default config to {}", arguments.config.display()));
+    }
+    let config = load(&arguments.config)?;
+    let seen = tollgate_reload::fingerprint(&config);
+    let _level = tollgate_telemetry::init(&config.settings.log.level)?;
+    let signals = Signals::install().context("signal handlers")?;
+    let data = Data::open(&arguments.data)?;
+    let drain = Drain::new();
+
+    let keys = Arc::new(KeyStore::default());
+    let admin_key = data.admin_key()?;
+    let on_keys = key_updater(Arc::clone(&keys), admin_key);
+    on_keys(&tollgate_config::load_keys(&arguments.config));
+
+    let local = LocalCa::ensure(&data.tls(), time::OffsetDateTime::now_utc())?;
+    let bound = listen::bind(&config, &local, &drain)?;
+
+    let host = PluginHost::new(config.settings.plugins.slots, Arc::new(StoredKeys(Arc::clone(&keys))))?;
+    let mut assembler = assembler(&config, &data, host.clone())?;
+    let first = assembler.build(&config, 1).await.map_err(|failures| refuse_to_start(&failures))?;
+    let pipeline = Pipeline::new(first, host);
+
+    let grace = Duration::from_secs(u64::from(config.settings.shutdown.grace_s));
+    let stop = CancellationToken::new();
+    let tracker = drain.tracker().clone();
+    let reloader = Reloader::new(assembler, pipeline.clone(), config.clone(), seen, on_keys, tracker, stop.clone());
+    let reload = reloader.status();
+    let trigger = reloader.run().context("watching the config directory")?;
+
+    let listeners = bound.into_iter().map(|bound| open(bound, &config, &pipeline, &drain)).collect::<Vec<_>>();
+    let urls = listeners.iter().flat_map(|listener| listener.urls.clone()).collect::<Vec<_>>();
+    let admin = Admin { pipeline: pipeline.clone(), reload, trigger: trigger.clone(), keys, listeners, started };
+    crate::admin::server::start(&data.admin_socket(), admin, &drain)?;
+
+    pipeline.set_ready(true);
+    ready(&urls, &data, &local, started);
+    let on_stop = || {
+        pipeline.set_ready(false);
+        stop.cancel();
+    };
+    let ending = signals.supervise(&drain, grace, || trigger.poke(), on_stop).await;
+    stop_models(&pipeline).await;
+    Ok(exit_code(&ending))
+}
+
+fn load(dir: &Path) -> anyhow::Result<Config> {
+    tollgate_config::load(dir).map_err(|problems| {
+        let list = problems.0.iter().map(|problem| format!("\n  {problem}")).collect::<String>();
+        anyhow::anyhow!("the config cannot be used:{list}")
+    })
+}
+
+/// Replaces the keys by those of the config, and the gateway's own.
+fn key_updater(store: Arc<KeyStore>, admin_key: String) -> Box<dyn Fn(&Keys) + Send + Sync> {
+    Box::new(move |keys| {
+        for problem in &keys.problems {
+            tracing::error!(file = problem.file, reason = %problem, "key refused");
+        }
+        store.replace(keys, [Holder::admin(&admin_key)]);
+        tracing::info!(keys = keys.keys.len(), "keys active");
+    })
+}
+
+fn assembler(config: &Config, data: &Data, host: PluginHost) -> anyhow::Result<Assembler> {
+    let build = &config.settings.build;
+    let limits = BuildLimits { memory_bytes: u64::from(build.memory_mib) << 20, time_s: u64::from(build.time_s) };
+    let key = MacKey::new(data.secret("cache")?);
+    let builder = Builder::new(std::env::current_exe()?, "__build-plugin", data.cache(), key, limits)?;
+    let components = Components { builtin: builtin::PLUGINS, directory: data.builtin() };
+    let library = Library { builtin: builtin::MODELS, directory: data.builtin(), config: config.dir.clone() };
+    Ok(Assembler::new(host, builder, components, library, data.secret("server")?))
+}
+
+fn refuse_to_start(failures: &[Quarantined]) -> anyhow::Error {
+    let list = failures.iter().map(|failure| format!("\n  {failure}")).collect::<String>();
+    anyhow::anyhow!("the gateway cannot start:{list}")
+}
+
+/// Begins to serve a listener.
+fn open(bound: Bound, config: &Config, pipeline: &Pipeline, drain: &Drain) -> Listening {
+    let spec = config.listeners.values().find(|listener| listener.id.as_str() == bound.id);
+    let dialects = spec.map(|spec| spec.dialects.iter().map(|dialect| dialect.as_str()).collect()).unwrap_or_default();
+    let state = ApiState { pipeline: pipeline.clone(), dialects, body_failure };
+    let front = Front { router: tollgate_api::router(state), trusted: bound.trusted.into() };
+    let gauges = serve(bound.listener, front, edge_error, drain);
+    Listening { id: bound.id, urls: bound.urls, gauges }
+}
+
+/// The one line that says where the gateway is and how to be let in.
+fn ready(urls: &[String], data: &Data, local: &LocalCa, started: Instant) {
+    let (ca, key) = (local.authority.display(), data.admin_key_file());
+    say(&format!("ready: {} (CA {ca}, admin key {}) in {} ms", urls.join(" "), key.display(), started.elapsed().as_millis()));
+}
+
+/// A service manager or a script reads this from standard output; the log goes to standard error.
+#[allow(clippy::print_stdout, reason = "the ready line is for whoever started the gateway")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Ends the models' threads before the process runs its exit handlers, which native libraries do not expect to race with.
+async fn stop_models(pipeline: &Pipeline) {
+    let current = pipeline.current();
+    let stop = move || current.models.iter().for_each(|model| model.engine().shutdown(Instant::now()));
+    // It fails only if the runtime is gone, and with it every request.
+    let _ = tokio::task::spawn_blocking(stop).await;
+}
+
+fn exit_code(ending: &Ending) -> ExitCode {
+    match ending {
+        Ending::Drained(Drained::Finished) => ExitCode::SUCCESS,
+        Ending::Drained(Drained::Aborted { tasks }) => {
+            tracing::warn!(tasks, "the grace period is over; what still ran was ended");
+            ExitCode::SUCCESS
+        }
+        Ending::Forced => ExitCode::from(130),
+    }
+}

@@ -1,0 +1,104 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An edge inference gateway: TLS, in-process models, policy as WASM components.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway.
+    Serve(Serve),
+    /// Check a config directory and say everything that is wrong with it.
+    Check {
+        /// The config directory.
+        #[arg(long, default_value = "config")]
+        config: PathBuf,
+    },
+    /// Write JSON schemas of the config files, for editors.
+    Schemas {
+        /// The directory to write into.
+        #[arg(long, default_value = "schemas")]
+        out: PathBuf,
+    },
+    /// How the running gateway is: generation, quarantine, connections.
+    Status(Ask),
+    /// The running gateway's plugins.
+    Plugins(Ask),
+    /// The running gateway's models.
+    Models(Ask),
+    /// The running gateway's routes, and every path that it answers.
+    Routes(Ask),
+    /// Take in changes of the config directory now.
+    Reload(Ask),
+    /// Keys: list those of a running gateway, add one to a config directory.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// The build step of a plugin; the gateway calls it.
+    #[command(name = "__build-plugin", hide = true)]
+    BuildPlugin {
+        /// Writable memory.
+        memory_bytes: u64,
+        /// CPU time.
+        time_s: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The config directory.
+    #[arg(long, default_value = "config")]
+    pub(crate) config: PathBuf,
+    /// Where the gateway keeps what it makes: certificates, keys, compiled plugins.
+    #[arg(long, default_value = "data")]
+    pub(crate) data: PathBuf,
+}
+
+/// A question to a running gateway.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// The running gateway's data directory.
+    #[arg(long, default_value = "data")]
+    pub(crate) data: PathBuf,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// The running gateway's keys; never their secrets.
+    List(Ask),
+    /// Make a key: prints the secret once and writes its hash to the config directory.
+    Add(AddKey),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddKey {
+    /// The key's id, and the name of its file.
+    pub(crate) id: String,
+    /// The config directory.
+    #[arg(long, default_value = "config")]
+    pub(crate) config: PathBuf,
+    /// Whose it is.
+    #[arg(long, default_value = "default")]
+    pub(crate) tenant: String,
+    /// What it may do; may be repeated.
+    #[arg(long = "scope", default_values = ["chat"])]
+    pub(crate) scopes: Vec<String>,
+    /// The models it may use; may be repeated.
+    #[arg(long = "model", default_values = ["*"])]
+    pub(crate) models: Vec<String>,
+    /// When it ends: RFC 3339, e.g. 2027-01-31T00:00:00Z.
+    #[arg(long)]
+    pub(crate) expires: Option<String>,
+}

@@ -1,0 +1,12 @@
+//! Suites through the real binary.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
+
+mod access;
+mod chat;
+mod first_start;
+mod pii;
+mod plugins_live;
+mod reload;
+mod sdk;
+mod shutdown;
+mod support;

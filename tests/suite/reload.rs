@@ -1,0 +1,247 @@
+//! Changes of the config while requests run: none of them fails, and what is wrong leaves the last good state serving (P-U1, P-U3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tollgate_tests::{Client, Gateway, Place, plugin_file};
+
+use crate::support::until;
+
+const MODEL: &str = "scripted";
+const RELOADS: usize = 50;
+const CONNECTIONS: usize = 8;
+
+/// Which words the answers of each generation held.
+type Seen = BTreeMap<u64, BTreeSet<String>>;
+
+/// The probe's file with a word, which is a build of its own.
+fn probe(word: &str) -> String {
+    probe_of(&plugin_file("probe"), &format!("word = {word:?}"))
+}
+
+fn probe_of(component: &Path, config: &str) -> String {
+    format!("component = {:?}\ngrants = [\"log\"]\n[config]\n{config}\n", component.display().to_string())
+}
+
+fn route(max_tokens: usize) -> String {
+    format!("plugins = [\"probe\"]\n[limits]\nmax_tokens = {max_tokens}\n")
+}
+
+/// A gateway whose answers to `config` are its probe's word.
+async fn start(place: &Place, word: &str) -> Gateway {
+    place.write("plugins/probe.toml", &probe(word));
+    place.write("routes/chat.toml", &route(1_000));
+    place.start().await
+}
+
+/// Writes a file as people and their tools do. `number` tells this change from the others.
+fn write_as(style: usize, place: &Place, name: &str, text: &str, number: usize) {
+    let path = place.config().join(name);
+    let file = path.file_name().unwrap().to_str().unwrap();
+    match style % 6 {
+        // A shell's redirection: emptied, then written in two parts.
+        0 => {
+            let mut handle = fs::File::create(&path).unwrap();
+            let (head, tail) = text.split_at(text.len() / 2);
+            handle.write_all(head.as_bytes()).unwrap();
+            handle.sync_all().unwrap();
+            handle.write_all(tail.as_bytes()).unwrap();
+        }
+        // A careful program: beside it, then in its place.
+        1 => {
+            let beside = path.with_extension("toml.new");
+            fs::write(&beside, text).unwrap();
+            fs::rename(beside, &path).unwrap();
+        }
+        // vim: the old one becomes a backup, the new one is written, the backup goes.
+        2 => {
+            let backup = path.with_extension("toml~");
+            fs::rename(&path, &backup).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::remove_file(backup).unwrap();
+        }
+        // rsync: a dot file with a suffix, then in its place.
+        3 => {
+            let hidden = path.with_file_name(format!(".{file}.Xa{number:04}"));
+            fs::write(&hidden, text).unwrap();
+            fs::rename(hidden, &path).unwrap();
+        }
+        // cp: over the old content.
+        4 => {
+            let source = place.data().join("source.toml");
+            fs::write(&source, text).unwrap();
+            fs::copy(source, &path).unwrap();
+        }
+        // Kubernetes: the file is a link through `..data`, and `..data` is another directory from now on.
+        _ => swap_link(place, &path, file, text, number),
+    }
+}
+
+fn swap_link(place: &Place, path: &Path, file: &str, text: &str, number: usize) {
+    let volume = place.data().join("volumes").join(file);
+    let version = format!("..version{number}");
+    fs::create_dir_all(volume.join(&version)).unwrap();
+    fs::write(volume.join(&version).join(file), text).unwrap();
+    let next = volume.join("..data_tmp");
+    symlink(&version, &next).unwrap();
+    fs::rename(next, volume.join("..data")).unwrap();
+    let target = volume.join("..data").join(file);
+    if fs::read_link(path).ok().as_deref() != Some(target.as_path()) {
+        let hidden = path.with_file_name(format!(".{file}.link"));
+        symlink(target, &hidden).unwrap();
+        fs::rename(hidden, path).unwrap();
+    }
+}
+
+/// Asks without end, on one connection, until it is told to stop.
+async fn load(client: Client, stop: Arc<AtomicBool>) -> (usize, Seen) {
+    let mut connection = client.connect().await;
+    let (mut answers, mut seen) = (0, Seen::new());
+    while !stop.load(Ordering::Relaxed) {
+        let answer = connection.chat(MODEL, "config", Value::Null).await;
+        assert_eq!(answer.status, StatusCode::OK, "after {answers} answers: {}", answer.text());
+        let generation = answer.header("x-tollgate-generation").parse().unwrap();
+        seen.entry(generation).or_default().insert(answer.content());
+        answers += 1;
+        // A pace, so that builds get their share of a small machine.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (answers, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_reloads_under_load_fail_no_request() {
+    let place = Place::new();
+    let gateway = start(&place, "w0").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tasks = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        tasks.spawn(load(gateway.client.clone(), Arc::clone(&stop)));
+    }
+
+    let mut words = BTreeMap::from([(1, "w0".to_owned())]);
+    let (mut word, mut builds) = ("w0".to_owned(), 0);
+    for number in 1..=RELOADS {
+        // Two in five are builds; the writer's style changes each time, so that every style meets both.
+        if number % 5 < 2 {
+            word = format!("w{number}");
+            builds += 1;
+            write_as(number, &place, "plugins/probe.toml", &probe(&word), number);
+        } else {
+            write_as(number, &place, "routes/chat.toml", &route(1_000 + number), number);
+        }
+        let status = gateway.reload().await;
+        assert_eq!(status["state"], "ok", "{number}: {status}");
+        words.insert(status["generation"].as_u64().unwrap(), word.clone());
+        // What the operator is told is what serves.
+        let routes = gateway.admin(&["routes"]).await;
+        let expected = (1..=number).rev().find(|number| number % 5 >= 2).map_or(1_000, |number| 1_000 + number);
+        assert_eq!(routes["routes"][0]["max_tokens"], expected, "{number}");
+        assert_eq!(gateway.client.chat(MODEL, "config", Value::Null).await.content(), word, "{number}");
+    }
+    assert_eq!((builds, words.len()), (20, RELOADS + 1));
+
+    stop.store(true, Ordering::Relaxed);
+    let (mut answers, mut seen) = (0, Seen::new());
+    while let Some(load) = tasks.join_next().await {
+        let (count, part) = load.unwrap();
+        answers += count;
+        for (generation, words) in part {
+            seen.entry(generation).or_default().extend(words);
+        }
+    }
+    assert!(answers >= RELOADS * CONNECTIONS, "{answers} answers are no load");
+    for (generation, held) in &seen {
+        assert_eq!(held.len(), 1, "generation {generation} said {held:?}");
+        // A generation between two that were asked for holds the change of the later one.
+        if let Some(word) = words.get(generation) {
+            assert!(held.contains(word), "generation {generation} has {word} and said {held:?}");
+        }
+    }
+    assert!(seen.len() > RELOADS / 2, "only {} generations were seen", seen.len());
+    until("old generations are gone", || async { gateway.reload().await["live_generations"] == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_noticed_without_being_told() {
+    // P-U2.
+    let place = Place::new();
+    let gateway = start(&place, "one").await;
+    for (number, style) in (0..6).enumerate() {
+        let word = format!("style{style}");
+        write_as(style, &place, "plugins/probe.toml", &probe(&word), number);
+        until("the change serves", || async { gateway.client.chat(MODEL, "config", Value::Null).await.content() == word }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_goes_into_quarantine_and_the_last_good_one_serves() {
+    let place = Place::new();
+    let gateway = start(&place, "good").await;
+    let whole = fs::read(plugin_file("probe")).unwrap();
+    let cut = place.data().join("cut.wasm");
+    fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let text = place.data().join("text.wasm");
+    fs::write(&text, "not a component").unwrap();
+    let good = probe("good");
+
+    let cases = [
+        (probe_of(&plugin_file("probe"), "fail = \"no luck today\""), "init", "no luck today"),
+        (probe_of(&plugin_file("probe"), "wrod = \"x\""), "init", "wrod"),
+        (probe_of(&plugin_file("probe-of-another-world"), ""), "check", "another world"),
+        (probe_of(&cut, ""), "check", ""),
+        (probe_of(&text, ""), "check", ""),
+        (probe_of(&place.data().join("missing.wasm"), ""), "check", "missing.wasm"),
+        (good[..good.len() - 4].to_owned(), "config", "plugins/probe.toml:4:"),
+        (String::new(), "config", ""),
+    ];
+    for (number, (file, stage, reason)) in cases.into_iter().enumerate() {
+        write_as(1, &place, "plugins/probe.toml", &file, number);
+        let status = gateway.reload().await;
+        assert_eq!(status["state"], "degraded", "{file}: {status}");
+        let quarantined = &status["quarantined"][0];
+        assert_eq!(quarantined["file"], "plugins/probe.toml", "{status}");
+        assert_eq!(quarantined["stage"], stage, "{status}");
+        assert!(quarantined["reason"].as_str().is_some_and(|text| !text.is_empty() && text.contains(reason)), "{status}");
+        if stage != "config" {
+            assert_eq!(quarantined["last_good"].as_str().map(str::len), Some(64), "{status}");
+        }
+        let health = gateway.client.with_key("").get("/health").await;
+        assert_eq!((health.status, health.json()), (StatusCode::OK, json!({ "status": "degraded" })));
+        assert_eq!(gateway.client.get("/ready").await.status, StatusCode::OK);
+        assert_eq!(gateway.client.chat(MODEL, "config", Value::Null).await.content(), "good");
+
+        write_as(1, &place, "plugins/probe.toml", &good, number);
+        let status = gateway.reload().await;
+        assert_eq!((status["state"].as_str(), &status["quarantined"]), (Some("ok"), &json!([])), "after {file}");
+        assert_eq!(gateway.client.get("/health").await.json(), json!({ "status": "ok" }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_is_written_anew_is_built_anew() {
+    let place = Place::new();
+    let component = place.config().join("probe.wasm");
+    let whole = fs::read(plugin_file("probe")).unwrap();
+    fs::write(&component, &whole).unwrap();
+    place.write("plugins/probe.toml", &probe_of(&component, "word = \"here\""));
+    place.write("routes/chat.toml", &route(1_000));
+    let gateway = place.start().await;
+
+    // Half a component while it is being copied is no reason to stop.
+    fs::write(&component, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(gateway.reload().await["state"], "degraded");
+    assert_eq!(gateway.client.chat(MODEL, "config", Value::Null).await.content(), "here");
+    fs::write(&component, &whole).unwrap();
+    assert_eq!(gateway.reload().await["state"], "ok");
+    assert_eq!(gateway.client.chat(MODEL, "config", Value::Null).await.content(), "here");
+}
