@@ -46,6 +46,8 @@ def load_checkpoint(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
 def write_hf(folder: Path, config: Config, weights, tokenizer):
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    # safetensors writes a file that only its owner may read.
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save(str(folder / "tokenizer.json"))
     pad, start, end = (tokenizer.token_to_id(token) for token in SPECIAL)
     described = {
