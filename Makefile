@@ -42,4 +42,3 @@ check: plugins ## Check form, lints, docs, dependencies and the repository's own
 
 clean: ## Remove what was built
 	@$(CARGO) clean
-	@rm -rf data

@@ -78,7 +78,8 @@ async fn a_schema_is_met() {
         "additionalProperties": false,
     });
     let format = json!({ "type": "json_schema", "json_schema": { "name": "answer", "strict": true, "schema": schema } });
-    let answer = gateway.client.chat(MODEL, "json", json!({ "response_format": format, "max_tokens": 400 })).await;
+    let answer =
+        gateway.client.chat(MODEL, "json", json!({ "response_format": format, "max_tokens": 400, "temperature": 0 })).await;
     let value = serde_json::from_str::<Value>(&answer.content()).unwrap();
     assert_eq!(value.as_object().unwrap().len(), 3, "{value}");
     assert!(value["ok"].is_boolean(), "{value}");
@@ -87,7 +88,7 @@ async fn a_schema_is_met() {
     assert!(value["inner"]["name"].is_string(), "{value}");
     assert!(value["inner"]["list"].as_array().unwrap().iter().all(Value::is_i64), "{value}");
 
-    let more = json!({ "response_format": { "type": "json_object" }, "max_tokens": 400 });
+    let more = json!({ "response_format": { "type": "json_object" }, "max_tokens": 400, "temperature": 0 });
     let answer = gateway.client.chat(MODEL, "json", more).await;
     assert!(serde_json::from_str::<Value>(&answer.content()).unwrap().is_object());
 }

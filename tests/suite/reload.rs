@@ -186,6 +186,7 @@ async fn a_change_is_noticed_without_being_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_goes_into_quarantine_and_the_last_good_one_serves() {
     let place = Place::new();
+    place.write("tollgate.toml", "[reload]\npoll_s = 1\ndebounce_ms = 20\n[build]\ntime_s = 4\n");
     let gateway = start(&place, "good").await;
     let whole = fs::read(plugin_file("probe")).unwrap();
     let cut = place.data().join("cut.wasm");
@@ -197,6 +198,9 @@ async fn what_is_wrong_goes_into_quarantine_and_the_last_good_one_serves() {
     let cases = [
         (probe_of(&plugin_file("probe"), "fail = \"no luck today\""), "init", "no luck today"),
         (probe_of(&plugin_file("probe"), "wrod = \"x\""), "init", "wrod"),
+        (probe_of(&plugin_file("probe"), "init = \"trap\""), "init", "trapped"),
+        (probe_of(&plugin_file("probe"), "init = \"loop\""), "init", "time"),
+        (probe_of(&plugin_file("probe"), "init = \"grow\""), "init", "memory"),
         (probe_of(&plugin_file("probe-of-another-world"), ""), "check", "another world"),
         (probe_of(&cut, ""), "check", ""),
         (probe_of(&text, ""), "check", ""),

@@ -1,7 +1,7 @@
 //! The request's body, read only after its sender is known. Its size and pace are bounded where it comes from.
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
@@ -33,10 +33,15 @@ pub(crate) async fn read_json(api: &ApiState, headers: &HeaderMap, body: Body) -
     parsed.map_err(|error| Failure::Refused(Refusal::invalid(error.code(), error.to_string())))
 }
 
-async fn read(api: &ApiState, body: Body) -> Result<Bytes, Failure> {
-    let error = match body.collect().await {
-        Ok(whole) => return Ok(whole.to_bytes()),
-        Err(error) => error.into_inner(),
+async fn read(api: &ApiState, mut body: Body) -> Result<Bytes, Failure> {
+    // One buffer: a list of frames would cost a client's one-byte chunks many times their size.
+    let mut whole = BytesMut::new();
+    let error = loop {
+        match body.frame().await {
+            None => return Ok(whole.freeze()),
+            Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map(|data| &**data).unwrap_or_default()),
+            Some(Err(error)) => break error.into_inner(),
+        }
     };
     Err(match (api.body_failure)(&*error) {
         BodyFailure::TooLarge { limit } => {

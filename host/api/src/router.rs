@@ -163,15 +163,12 @@ async fn serve(
 
 /// The head in the words of `domain`.
 fn head_of(parts: &Parts, client: &ClientInfo) -> RequestHead {
-    let text = |value: &[u8]| std::str::from_utf8(value).ok().map(str::to_owned);
+    // A header that is no UTF-8 is passed on as well as can be: left out, two credentials would look like one.
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     RequestHead {
         method: parts.method.as_str().to_owned(),
         path: parts.uri.path().to_owned(),
-        headers: parts
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value.as_bytes())?)))
-            .collect(),
+        headers: parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect(),
         client_ip: client.ip,
         listener: client.listener.as_ref().to_owned(),
         peer_cert: None,

@@ -72,9 +72,9 @@ pub struct Build {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginPool {
-    /// Instances alive at once, 1 to 10000. A request reserves one per plugin of its route when it is admitted, and is
+    /// Instances alive at once, 1 to 4096. A request reserves one per plugin of its route when it is admitted, and is
     /// answered 503 where there are none. Default 256.
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(range(min = 1, max = 4_096))]
     pub slots: u32,
 }
 

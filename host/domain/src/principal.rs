@@ -58,7 +58,7 @@ pub struct RequestHead {
     pub method: String,
     /// As sent, without the query.
     pub path: String,
-    /// Names in lower case; a value that is not UTF-8 is left out.
+    /// Names in lower case; what is not UTF-8 in a value is U+FFFD.
     pub headers: Vec<(String, String)>,
     /// The peer, or what a trusted proxy says.
     pub client_ip: IpAddr,

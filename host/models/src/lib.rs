@@ -19,6 +19,9 @@ pub use tollgate_inference::{
     ChatCodec, EncodeError, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError,
 };
 
+/// Rows that are left for prompts when every sequence decodes.
+const LEAST_PROMPT_ROWS: u32 = 16;
+
 /// A loaded model.
 #[derive(Debug)]
 pub struct Model {
@@ -42,7 +45,7 @@ impl Model {
         let sampling = &spec.defaults;
         let settings = Settings {
             queue: spec.queue as usize,
-            step_rows: spec.step_tokens,
+            step_rows: step_rows(spec),
             prefix_cache: spec.prefix_cache,
             deadline: Duration::from_secs(u64::from(spec.deadline_s)),
             server_secret,
@@ -118,6 +121,11 @@ impl Model {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+}
+
+/// Rows of a step: what the config says, but enough for a row of every sequence and a piece of a prompt.
+fn step_rows(spec: &Spec) -> u32 {
+    spec.step_tokens.max(u32::from(spec.sequences) + LEAST_PROMPT_ROWS)
 }
 
 impl Drop for Model {

@@ -3,9 +3,9 @@
 use tollgate_backend::{Backend, BackendError};
 use tollgate_backend_llama::Llama;
 use tollgate_backend_scripted::Scripted;
-use tollgate_config::{Backend as Kind, Model as Spec, Object};
+use tollgate_config::{Backend as Kind, Model as Spec, Object, Source};
 
-use crate::{ArtifactError, Library};
+use crate::{ArtifactError, Library, step_rows};
 
 /// A model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +28,15 @@ pub enum LoadError {
 pub(crate) fn load(spec: &Object<Spec>, library: &Library) -> Result<(Box<dyn Backend>, String), LoadError> {
     match spec.backend {
         Kind::Llama => {
-            let artifact = library.find(spec.artifact.as_ref().ok_or(LoadError::NoArtifact)?)?;
+            let source = spec.artifact.as_ref().ok_or(LoadError::NoArtifact)?;
+            let artifact = library.find(source)?;
             let settings = tollgate_backend_llama::Settings {
                 path: artifact.path,
+                // Whoever writes into a mapped file ends the process; only the gateway writes where built-in files are laid out.
+                mapped: matches!(source, Source::Builtin(_)),
                 context_tokens: spec.context_tokens,
                 sequences: spec.sequences,
-                step_rows: spec.step_tokens,
+                step_rows: step_rows(spec),
                 threads: spec.threads,
             };
             Ok((Box::new(Llama::load(&settings)?), artifact.digest))
@@ -43,7 +46,7 @@ pub(crate) fn load(spec: &Object<Spec>, library: &Library) -> Result<(Box<dyn Ba
             let settings = tollgate_backend_scripted::Settings {
                 max_sequences: spec.sequences,
                 context_tokens: spec.context_tokens.unwrap_or(65_536),
-                step_rows: spec.step_tokens,
+                step_rows: step_rows(spec),
                 token_us: u64::from(script.token_us),
                 prefill_us_per_token: u64::from(script.prefill_us_per_token),
                 ..tollgate_backend_scripted::Settings::default()

@@ -25,14 +25,22 @@ pub(crate) fn may_list(principal: &Principal) -> Result<(), Refusal> {
     Err(Refusal::new(RefusalKind::Forbidden, "missing_scope", "This key has no scope `models`."))
 }
 
-/// Whether `principal` may chat with a model known by `names`.
+/// Whether `principal` may chat at all. Asked before any name is looked at, so that names cannot be probed without the scope.
 ///
 /// # Errors
-/// The scope is missing, or the model is not among the principal's.
-pub(crate) fn authorize<'a>(principal: &Principal, asked: &'a str, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
-    if !principal.has_scope(CHAT) {
-        return Err(Refusal::new(RefusalKind::Forbidden, "missing_scope", "This key has no scope `chat`."));
+/// The scope is missing.
+pub(crate) fn may_chat(principal: &Principal) -> Result<(), Refusal> {
+    if principal.has_scope(CHAT) {
+        return Ok(());
     }
+    Err(Refusal::new(RefusalKind::Forbidden, "missing_scope", "This key has no scope `chat`."))
+}
+
+/// Whether `principal` may use a model known by `names`, or what it `asked` for.
+///
+/// # Errors
+/// It is not among the principal's models.
+pub(crate) fn may_use<'a>(principal: &Principal, asked: &'a str, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
     if principal.may_use(std::iter::once(asked).chain(names)) { Ok(()) } else { Err(no_such_model(asked)) }
 }
 
@@ -73,7 +81,9 @@ mod tests {
             (&[], &["*"], "demo", false),
             (&["admin"], &["*"], "demo", true),
         ] {
-            assert_eq!(authorize(&principal(scopes, models), asked, demo()).is_ok(), allowed, "{scopes:?} {models:?} {asked}");
+            let who = principal(scopes, models);
+            let is_allowed = may_chat(&who).and_then(|()| may_use(&who, asked, demo())).is_ok();
+            assert_eq!(is_allowed, allowed, "{scopes:?} {models:?} {asked}");
         }
     }
 }

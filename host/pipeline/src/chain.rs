@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use tollgate_domain::{ChatRequest, Context, Piece, Refusal, RequestHead};
-use tollgate_plugins::{Decision, Hook, Instance, Kill, OnFailure, Outcome, Plugin, Reservation, Step, Verdict};
+use tollgate_plugins::{
+    Decision, Hook, Instance, Kill, KillReason, OnFailure, Outcome, Plugin, Reservation, Slots, Step, Verdict,
+};
 
 use crate::Route;
+
+/// Bytes that the filters of a reply may release together: more than any context of tokens spells out.
+const MAX_REPLY_BYTES: usize = 16 << 20;
 
 /// The instances of one request.
 #[derive(Debug)]
 pub(crate) struct Chain {
+    slots: Slots,
     reservation: Reservation,
     request_id: Arc<str>,
     now_ms: u64,
@@ -26,8 +32,8 @@ enum Part<T> {
 }
 
 impl Chain {
-    pub(crate) fn new(reservation: Reservation, request_id: Arc<str>, now_ms: u64) -> Self {
-        Chain { reservation, request_id, now_ms, running: Vec::new(), skipped: Vec::new() }
+    pub(crate) fn new(slots: Slots, reservation: Reservation, request_id: Arc<str>, now_ms: u64) -> Self {
+        Chain { slots, reservation, request_id, now_ms, running: Vec::new(), skipped: Vec::new() }
     }
 
     /// Asks an authenticator. It always refuses when it fails, whatever its config says (P-A5).
@@ -38,11 +44,13 @@ impl Chain {
         Ok(decision)
     }
 
-    /// Gives back what the chosen route does not need.
-    pub(crate) fn settle(&mut self, route: &Route) {
+    /// Takes on the chosen route: ends what it does not need, and reserves what it does.
+    pub(crate) fn settle(&mut self, route: &Route) -> Result<(), Refusal> {
         self.running.retain(|instance| route.plugins.iter().any(|plugin| Arc::ptr_eq(plugin, instance.plugin())));
-        let wanted = route.plugins.len().saturating_sub(self.running.len());
-        self.reservation.keep(u32::try_from(wanted).unwrap_or(u32::MAX));
+        self.reservation.release();
+        let wanted = u32::try_from(route.plugins.len().saturating_sub(self.running.len())).unwrap_or(u32::MAX);
+        self.reservation = self.slots.reserve(wanted).ok_or_else(|| overloaded(&self.slots))?;
+        Ok(())
     }
 
     pub(crate) async fn compose(&mut self, route: &Route, ctx: &Context, request: ChatRequest) -> Result<ChatRequest, Refusal> {
@@ -133,7 +141,7 @@ impl Chain {
                 .position(|filter| format_plugin.as_ref().is_some_and(|format| Arc::ptr_eq(format, filter.plugin())))
                 .map_or(Formatter::None, Formatter::Filter),
         };
-        Ok(ReplyChain { filters, format, ctx: ctx.clone() })
+        Ok(ReplyChain { filters, format, ctx: ctx.clone(), budget: MAX_REPLY_BYTES })
     }
 
     /// An instance of `plugin`, new or of an earlier hook.
@@ -154,7 +162,7 @@ impl Chain {
         let slot = self.reservation.take().ok_or_else(|| Kill {
             plugin: plugin.id().to_owned(),
             hook: "instantiate",
-            reason: tollgate_plugins::KillReason::Pool,
+            reason: KillReason::Pool,
         })?;
         plugin.start(slot, &self.request_id, self.now_ms).await
     }
@@ -198,6 +206,8 @@ pub(crate) struct ReplyChain {
     filters: Vec<Instance>,
     format: Formatter,
     ctx: Context,
+    /// Bytes that the filters together may still release.
+    budget: usize,
 }
 
 impl ReplyChain {
@@ -227,6 +237,7 @@ impl ReplyChain {
             };
             all.flags.extend(step.flags);
             let cut = step.cut;
+            self.budget = spend(self.budget, &step.release, &plugin)?;
             let later = self.cascade(at + 1, step.release).await?;
             all.release.extend(later.release);
             all.flags.extend(later.flags);
@@ -263,11 +274,13 @@ impl ReplyChain {
             for piece in std::mem::take(&mut all.release) {
                 match filter.push(piece).await {
                     Ok(step) => {
+                        self.budget = spend(self.budget, &step.release, filter.plugin())?;
                         released.extend(step.release);
                         all.flags.extend(step.flags);
                         if step.cut.is_some() {
-                            // What was released before the cut may leave; what is held anywhere is dropped.
-                            return Ok(Step { release: released, flags: all.flags, cut: step.cut });
+                            // What was released before the cut goes on to the filters after this one; what is held is dropped.
+                            all.cut = all.cut.or(step.cut);
+                            break;
                         }
                     }
                     Err(kill) => {
@@ -300,14 +313,33 @@ impl ReplyChain {
     }
 }
 
+/// What is left of `budget` after these pieces. A filter that makes more of a reply than any model says is ended with it.
+fn spend(budget: usize, pieces: &[Piece], plugin: &Plugin) -> Result<usize, Refusal> {
+    let bytes = pieces.iter().map(|piece| piece.as_str().len()).sum::<usize>();
+    budget
+        .checked_sub(bytes)
+        .ok_or_else(|| failed(&Kill { plugin: plugin.id().to_owned(), hook: "filter-reply", reason: KillReason::Output }))
+}
+
 fn skip_or_refuse(plugin: &Plugin, kill: &Kill) -> Result<(), Refusal> {
     match plugin.on_failure() {
         OnFailure::Refuse => Err(failed(kill)),
+        // That there is no room is no fault of the plugin's: load must not switch a filter off.
+        OnFailure::Skip if kill.reason == KillReason::Pool => Err(failed(kill)),
         OnFailure::Skip => {
             tracing::warn!(plugin = kill.plugin, hook = kill.hook, reason = kill.reason.as_str(), "plugin failed and is skipped");
             Ok(())
         }
     }
+}
+
+/// Full means no, at once.
+pub(crate) fn overloaded(slots: &Slots) -> Refusal {
+    Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1).detail(format!(
+        "{} of {} plugin instances are free",
+        slots.free(),
+        slots.total()
+    ))
 }
 
 /// The client learns that a policy failed, not which or why.

@@ -73,9 +73,16 @@ pub trait RouteTable: Send + Sync {
 
 impl Generation {
     /// Plugin instances that a request on this listener may need at most.
-    pub(crate) fn instances_for(&self, listener: &str) -> u32 {
-        let authenticators = self.listeners.get(listener).map_or(0, |listener| listener.authenticators.len());
+    #[must_use]
+    pub fn instances_for(&self, listener: &str) -> u32 {
+        let authenticators = self.authenticators_of(listener);
         let longest = self.routes.all().iter().map(|route| route.plugins.len()).max().unwrap_or(0);
-        u32::try_from(authenticators.saturating_add(longest)).unwrap_or(u32::MAX)
+        u32::try_from(longest).unwrap_or(u32::MAX).saturating_add(authenticators)
+    }
+
+    /// Plugin instances that finding out who asks may need.
+    pub(crate) fn authenticators_of(&self, listener: &str) -> u32 {
+        let authenticators = self.listeners.get(listener).map_or(0, |listener| listener.authenticators.len());
+        u32::try_from(authenticators).unwrap_or(u32::MAX)
     }
 }

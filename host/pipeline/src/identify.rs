@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tollgate_domain::{Refusal, RefusalKind, RequestHead};
-use tollgate_plugins::{Decision, Reservation};
+use tollgate_plugins::Decision;
 
 use crate::chain::Chain;
 use crate::record::Timings;
@@ -11,7 +11,7 @@ use crate::{Generation, RequestIds, Session};
 
 pub(crate) async fn identify(
     generation: Arc<Generation>,
-    reservation: Reservation,
+    mut chain: Chain,
     head: RequestHead,
     ids: RequestIds,
 ) -> Result<Session, Refusal> {
@@ -20,7 +20,6 @@ pub(crate) async fn identify(
         return Err(Refusal::unavailable("no_policy", "This address takes no requests at present.", 1)
             .detail(format!("generation {} has no listener {}", generation.number, head.listener)));
     };
-    let mut chain = Chain::new(reservation, ids.request_id.clone(), ids.received_at_ms);
     for plugin in &listener.authenticators {
         match chain.authenticate(plugin, head.clone()).await? {
             Decision::Abstain => {}

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead};
-use tollgate_plugins::{PluginHost, Reservation};
+use tollgate_plugins::PluginHost;
 
 pub use generation::{Generation, Listener, Route, RouteTable};
 pub use reply::{Reply, ReplyEvent};
@@ -144,20 +144,12 @@ impl Pipeline {
         let generation = self.current.load_full();
         let number = generation.number;
         let denied = |refusal| Denied { refusal, generation: number };
-        let reservation = self.reserve(&generation, &head.listener).map_err(denied)?;
-        identify::identify(generation, reservation, head, ids).await.map_err(denied)
-    }
-
-    /// As many instances as the listener's authenticators and the longest route may need.
-    fn reserve(&self, generation: &Generation, listener: &str) -> Result<Reservation, Refusal> {
-        let wanted = generation.instances_for(listener);
-        self.host.slots().reserve(wanted).ok_or_else(|| {
-            Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1).detail(format!(
-                "{} of {} plugin instances are free",
-                self.host.slots().free(),
-                self.host.slots().total()
-            ))
-        })
+        // What the route needs is reserved when the route is known: a client that is slow with its body holds nothing of it.
+        let slots = self.host.slots();
+        let reservation =
+            slots.reserve(generation.authenticators_of(&head.listener)).ok_or_else(|| denied(chain::overloaded(slots)))?;
+        let chain = Chain::new(slots.clone(), reservation, ids.request_id.clone(), ids.received_at_ms);
+        identify::identify(generation, chain, head, ids).await.map_err(denied)
     }
 }
 

@@ -5,6 +5,9 @@ use std::time::Instant;
 
 use tollgate_domain::{FinishReason, Flag, Usage};
 
+/// Different flags that a reply's line names.
+const MAX_FLAGS: usize = 64;
+
 /// When stages ended, in order.
 #[derive(Debug, Clone)]
 pub(crate) struct Timings {
@@ -62,8 +65,10 @@ pub(crate) enum End {
 impl Record {
     pub(crate) fn flag(&mut self, flags: Vec<Flag>) {
         for flag in flags {
+            let is_full = self.flags.len() >= MAX_FLAGS;
             match self.flags.iter_mut().find(|known| known.name == flag.name) {
                 Some(known) => known.count = known.count.saturating_add(flag.count),
+                None if is_full => {}
                 None => self.flags.push(flag),
             }
         }

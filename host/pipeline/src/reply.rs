@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -12,6 +13,9 @@ use tollgate_models::{Event, GenerateError, Generation as Decoding, Lease};
 use crate::Generation;
 use crate::chain::ReplyChain;
 use crate::record::{End, Record, Timings};
+
+/// The model ends a reply at its deadline by itself, between two steps; this much later it is taken for stuck.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a dialect hears of a reply: any number of pieces, then exactly one `Done` or `Failed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,19 +63,25 @@ pub(crate) enum Whole {
     Needed(String),
 }
 
+/// All that a reply starts from.
+pub(crate) struct Start {
+    pub(crate) source: Source,
+    pub(crate) chain: ReplyChain,
+    pub(crate) whole: Whole,
+    pub(crate) record: Record,
+    pub(crate) timings: Timings,
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) model: Lease,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Holds even while the model is stuck in a step, where its own deadlines are not looked at.
+    pub(crate) deadline: Instant,
+}
+
 impl Reply {
-    #[allow(clippy::too_many_arguments, reason = "called once, where the stages end")]
-    pub(crate) fn new(
-        source: Source,
-        chain: ReplyChain,
-        whole: Whole,
-        record: Record,
-        timings: Timings,
-        generation: Arc<Generation>,
-        model: Lease,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Self {
-        let driver = Driver { source, chain, whole, record, generation: Arc::clone(&generation), over: false, _permit: permit };
+    pub(crate) fn new(start: Start) -> Self {
+        let Start { source, chain, whole, record, timings, generation, model, permit, deadline } = start;
+        let driver =
+            Driver { source, chain, whole, record, generation: Arc::clone(&generation), deadline, over: false, _permit: permit };
         // The future of a step lives in the stream, so that a reader may stop waiting at any point and lose nothing.
         let events = stream::unfold(driver, |mut driver| async move {
             if driver.over {
@@ -123,6 +133,7 @@ struct Driver {
     whole: Whole,
     record: Record,
     generation: Arc<Generation>,
+    deadline: Instant,
     over: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -139,6 +150,7 @@ impl Driver {
                         biased;
                         event = decoding.next() => event,
                         () = retired.cancelled() => return self.failed(retired_refusal()),
+                        () = tokio::time::sleep_until((self.deadline + PATIENCE).into()) => Some(Event::Failed(GenerateError::Deadline)),
                     }
                 }
             };
@@ -219,16 +231,25 @@ impl Driver {
         tracing::info!(target: "reply", request_id = self.record.request_id, code = refusal.code, detail = refusal.detail, "reply cut");
         self.over = true;
         self.record.end = Some(End::Finished(FinishReason::ContentFilter));
-        if let Source::Decoding(decoding) = &self.source {
-            self.record.usage = decoding.usage();
-        }
+        self.count();
         self.source = Source::Fixed(None);
         Some(ReplyEvent::Done { reason: FinishReason::ContentFilter, usage: self.record.usage })
+    }
+
+    /// Takes down what was decoded for a reply that ends before its time; until the first token only the prompt is known.
+    fn count(&mut self) {
+        if let Source::Decoding(decoding) = &self.source {
+            let usage = decoding.usage();
+            if usage.prompt > 0 {
+                self.record.usage = usage;
+            }
+        }
     }
 
     fn failed(&mut self, refusal: Refusal) -> Vec<ReplyEvent> {
         self.over = true;
         self.record.end = Some(End::Failed(refusal.code.clone()));
+        self.count();
         self.source = Source::Fixed(None);
         vec![ReplyEvent::Failed(refusal)]
     }
@@ -237,8 +258,8 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // A client that left is told nothing, but what was decoded for it is counted.
-        if let (false, Source::Decoding(decoding)) = (self.over, &self.source) {
-            self.record.usage = decoding.usage();
+        if !self.over {
+            self.count();
         }
     }
 }

@@ -7,8 +7,8 @@ use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Usa
 use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError};
 
 use crate::chain::Screened;
-use crate::record::Record;
-use crate::reply::{Source, Whole};
+use crate::record::{End, Record};
+use crate::reply::{Source, Start, Whole};
 use crate::{Reply, Route, Session, authorize};
 
 /// A tenant's share while no quota says otherwise.
@@ -24,44 +24,61 @@ pub(crate) async fn run(
     let asked = asked_model(&session, &request)?;
     let generation = session.generation.clone();
     let principal = &session.principal;
+    authorize::may_chat(principal)?;
     let route = generation.routes.find(dialect, &asked, &principal.roles, &principal.tenant).ok_or_else(no_route)?;
     let target = route.model.as_deref().unwrap_or(&asked);
     let model = generation.models.lease(target).ok_or_else(|| authorize::no_such_model(&asked))?;
-    authorize::authorize(principal, &asked, model.names())?;
+    authorize::may_use(principal, &asked, model.names())?;
 
     // admit
     let permit = admit(route)?;
-    session.chain.settle(route);
+    session.chain.settle(route)?;
 
-    let ctx = context(&session, route, &model, dialect, is_stream);
+    let mut ctx = context(&session, route, &model, dialect, is_stream);
     let mut record = record(&session, route, &model);
     session.timings.lap("admit");
 
-    // compose
-    let request = session.chain.compose(route, &ctx, request).await?;
-    session.timings.lap("compose");
-
-    // screen
-    let screened = session.chain.filter_prompt(route, &ctx, request, |flags| record.flag(flags)).await?;
-    session.timings.lap("screen");
-
-    // generate
-    let source = match screened {
-        Screened::Answer(text) => Source::Fixed(Some(text)),
-        Screened::Request(mut request) => {
-            let constraint = session.chain.constraint(route, &ctx).await?;
-            request.format = one_format(request.format, constraint, &route.id)?;
-            cap_tokens(&mut request, route);
-            let (decoding, prompt) = generate(&model, request, &ctx).await?;
-            record.usage = Usage { prompt, ..Usage::default() };
-            Source::Decoding(decoding)
-        }
-    };
+    // compose, screen, generate
+    let source = prepare(&mut session, route, &model, &mut ctx, &mut record, request).await.inspect_err(|refusal| {
+        record.end = Some(End::Failed(refusal.code.clone()));
+    })?;
     session.timings.lap("queue");
+
+    // what comes back is screened, formatted and recorded by the reply
     let is_fixed = matches!(source, Source::Fixed(_));
     let chain = session.chain.into_reply(route, &ctx).await?;
     let whole = if chain.formats() && !is_fixed { Whole::Needed(String::new()) } else { Whole::Streamed };
-    Ok(Reply::new(source, chain, whole, record, session.timings, generation, model, permit))
+    let deadline = Instant::now() + model.deadline();
+    Ok(Reply::new(Start { source, chain, whole, record, timings: session.timings, generation, model, permit, deadline }))
+}
+
+/// The stages between admission and the reply.
+async fn prepare(
+    session: &mut Session,
+    route: &Route,
+    model: &Lease,
+    ctx: &mut Context,
+    record: &mut Record,
+    request: ChatRequest,
+) -> Result<Source, Refusal> {
+    let request = session.chain.compose(route, ctx, request).await?;
+    session.timings.lap("compose");
+    let screened = session.chain.filter_prompt(route, ctx, request, |flags| record.flag(flags)).await?;
+    session.timings.lap("screen");
+    let mut request = match screened {
+        Screened::Answer(text) => return Ok(Source::Fixed(Some(text))),
+        Screened::Request(request) => request,
+    };
+    let constraint = session.chain.constraint(route, ctx).await?;
+    request.format = one_format(request.format, constraint, &route.id)?;
+    if request.format.is_some() {
+        // Reply filters learn that what they see is JSON text.
+        ctx.attributes.push(Attribute { name: "format".to_owned(), value: json_string("json") });
+    }
+    cap_tokens(&mut request, route);
+    let (decoding, prompt) = generate(model, request, ctx).await?;
+    record.usage = Usage { prompt, ..Usage::default() };
+    Ok(Source::Decoding(decoding))
 }
 
 fn asked_model(session: &Session, request: &ChatRequest) -> Result<String, Refusal> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
-use wasmtime::{Engine, OptLevel, Store};
+use wasmtime::{Engine, OptLevel, Store, Trap};
 
 use crate::artifact::{Artifact, MacKey};
 use crate::engine::{self, Allocation};
@@ -179,7 +179,9 @@ fn millis(duration: Duration) -> u64 {
 
 /// For code that runs once: compiling it well takes longer than running it.
 fn quick_compiler() -> wasmtime::Result<Engine> {
-    Engine::new(engine::config(Allocation::OnDemand).cranelift_opt_level(OptLevel::None))
+    let engine = Engine::new(engine::config(Allocation::OnDemand).cranelift_opt_level(OptLevel::None))?;
+    engine::start_ticker(&engine)?;
+    Ok(engine)
 }
 
 /// For code that runs in every request.
@@ -231,6 +233,16 @@ impl Init<'_> {
         Ok(store.data().memory.used() as u64)
     }
 
+    /// The hooks that the manifest names or the component exports.
+    fn hooks_of(&self, component: &Component) -> impl Iterator<Item = Hook> {
+        let exports = |hook: Hook| {
+            let name = format!("tollgate:plugin/{}@{CONTRACT_VERSION}", hook.as_str());
+            component.get_export_index(None, &name).is_some()
+        };
+        let hooks = Hook::ALL.into_iter().filter(|hook| self.manifest.hooks.contains(hook) || exports(*hook));
+        hooks.collect::<Vec<_>>().into_iter()
+    }
+
     fn check_world(&self, component: &Component) -> Result<(), BuildFailure> {
         let prefix = "tollgate:plugin/";
         let offered = |name: &str| {
@@ -273,16 +285,33 @@ impl Init<'_> {
             state = state.with_wasi(limits.handles);
         }
         let mut store = new_store(self.engine, state, &limits);
-        let ticks = self.request.time_s.saturating_mul(1_000) / u64::try_from(engine::TICK.as_millis()).unwrap_or(1);
+        // Half of the child's time: it is to say what happened before its own limit ends it.
+        let ticks = self.request.time_s.saturating_mul(500) / u64::try_from(engine::TICK.as_millis()).unwrap_or(1);
         store.set_epoch_deadline(ticks);
         let indices = Indices::new(&pre).map_err(&check)?;
+        if let Some(hook) = self.hooks_of(component).find(|hook| !indices.has(*hook)) {
+            let reason = format!("its `{}` is not the contract's, or no hook that this gateway calls yet", hook.as_str());
+            return Err(failure(BuildStage::Check, reason));
+        }
         let instance = pre.instantiate_async(&mut store).await.map_err(&check)?;
         load_every_hook(&indices, &mut store, &instance).map_err(&check)?;
         let setup = indices.setup.load(&mut store, &instance).map_err(&check)?;
         let ready = setup.call_init(&mut store, &self.request.config_json).await;
-        let ready = ready.map_err(|error| failure(BuildStage::Init, reason_of(store.data(), &error).to_string()))?;
+        let ready = ready.map_err(|error| self.init_failed(store.data(), &error))?;
         ready.map_err(|reason| failure(BuildStage::Init, reason))?;
         Ok((store, instance))
+    }
+}
+
+impl Init<'_> {
+    fn init_failed(&self, state: &State, error: &wasmtime::Error) -> BuildFailure {
+        let reason = match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => {
+                format!("it did not come to an end in half of the build's time of {} s", self.request.time_s)
+            }
+            _ => reason_of(state, error).to_string(),
+        };
+        failure(BuildStage::Init, reason)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The gateway's side of the build step: the cache, and the child process.
 
+mod prune;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -105,6 +107,7 @@ impl Builder {
         // A copy left behind costs space until the cache is cleared, nothing more.
         let _ = tokio::fs::remove_file(&copy).await;
         let report = built?;
+        prune::prune(&self.cache);
         let snapshot = report.snapshot;
         tracing::info!(
             plugin = spec.id,

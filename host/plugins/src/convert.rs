@@ -65,12 +65,7 @@ pub(crate) fn refusal(from: wit::Refusal) -> domain::Refusal {
         wit::RefusalKind::RateLimited => domain::RefusalKind::RateLimited,
         wit::RefusalKind::Unavailable => domain::RefusalKind::Unavailable,
     };
-    let is_code = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
-    let code = if (1..=64).contains(&from.code.len()) && from.code.bytes().all(is_code) {
-        from.code
-    } else {
-        "plugin_refused".to_owned()
-    };
+    let code = if is_code(&from.code) { from.code } else { "plugin_refused".to_owned() };
     domain::Refusal {
         kind,
         code,
@@ -306,9 +301,17 @@ impl From<wit::Piece> for domain::Piece {
     }
 }
 
-/// Takes flags from a plugin: names of one line, 64 at most.
+/// Takes flags from a plugin, 64 at most. A flag is for counting: what is no short name becomes `other`, so that no text of a
+/// prompt gets into a log this way (P-A8).
 pub(crate) fn flags(from: Vec<wit::Flag>) -> Vec<domain::Flag> {
-    from.into_iter().take(64).map(|flag| domain::Flag { name: one_line(&flag.name), count: flag.count }).collect()
+    let name = |name: String| if is_code(&name) { name } else { "other".to_owned() };
+    from.into_iter().take(64).map(|flag| domain::Flag { name: name(flag.name), count: flag.count }).collect()
+}
+
+/// Whether a text is a short machine-readable name.
+fn is_code(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_part)
 }
 
 #[cfg(test)]

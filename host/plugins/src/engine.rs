@@ -20,6 +20,8 @@ pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
 const STACK_BYTES: usize = 1 << 20;
 /// A component from a toolchain of its own (Python) has up to 12 core modules and memories behind adapters.
 const MODULES_PER_COMPONENT: u32 = 40;
+/// Each takes 4 GiB of address space, of which there are 128 TiB.
+const MEMORIES_PER_COMPONENT: u32 = 4;
 /// Kept mapped between two uses of a slot; more than this costs more to clear than to map again (facts: 1 MiB was slower).
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
 
@@ -44,9 +46,11 @@ pub(crate) fn config(allocation: Allocation) -> Config {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(slots);
         pool.total_stacks(slots);
-        pool.total_core_instances(slots.saturating_mul(8));
-        pool.total_memories(slots.saturating_mul(2));
-        pool.total_tables(slots.saturating_mul(8));
+        // Whatever components are in use, a reserved slot can be had: the totals are the most that each may take.
+        pool.total_core_instances(slots.saturating_mul(MODULES_PER_COMPONENT));
+        pool.total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT));
+        pool.total_tables(slots.saturating_mul(MODULES_PER_COMPONENT));
+        pool.max_memories_per_component(MEMORIES_PER_COMPONENT);
         pool.max_memory_size(MAX_MEMORY_BYTES);
         pool.table_elements(MAX_TABLE_ELEMENTS);
         pool.max_core_instances_per_component(MODULES_PER_COMPONENT);
@@ -98,18 +102,14 @@ impl std::fmt::Debug for PluginHost {
 }
 
 impl PluginHost {
-    /// Makes the engine with room for `slots` instances (1 to 10,000) and starts its ticker.
+    /// Makes the engine with room for `slots` instances (1 to 4,096) and starts its ticker.
     ///
     /// # Errors
     /// The machine gives no memory for the pool, or no thread.
     pub fn new(slots: u32, credentials: Arc<dyn crate::Credentials>) -> Result<Self, LoadError> {
         let error = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
         let engine = Engine::new(&config(Allocation::Pool(slots))).map_err(error)?;
-        let weak = engine.weak();
-        std::thread::Builder::new()
-            .name("plugin-ticker".to_owned())
-            .spawn(move || tick(&weak))
-            .map_err(|error| LoadError::Engine(error.to_string()))?;
+        start_ticker(&engine).map_err(|error| LoadError::Engine(error.to_string()))?;
         Ok(PluginHost { engine, slots: Slots::new(slots), credentials })
     }
 
@@ -127,6 +127,12 @@ impl PluginHost {
         let credentials = Arc::clone(&self.credentials);
         Plugin::load(&self.engine, artifact, spec, credentials)
     }
+}
+
+/// Counts time for `engine` on a thread of its own, until the engine is gone.
+pub(crate) fn start_ticker(engine: &Engine) -> std::io::Result<()> {
+    let weak = engine.weak();
+    std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || tick(&weak)).map(drop)
 }
 
 /// Ticks until the engine is gone.

@@ -12,7 +12,7 @@ use crate::bindings::hooks::{authenticate, filter_prompt, filter_reply};
 use crate::convert;
 use crate::error::{Kill, KillReason};
 use crate::imports::State;
-use crate::meter::{CpuSpent, Meter, Metered};
+use crate::meter::{CpuSpent, HostTimeSpent, Meter, Metered};
 use crate::{Plugin, Slot};
 
 /// What an authenticator says.
@@ -79,10 +79,10 @@ impl std::fmt::Debug for Instance {
 /// nameable future.
 macro_rules! call {
     ($self:ident, $hook:literal, $call:expr) => {{
-        let limit = $self.plugin.spec.limits.cpu;
+        let plugin = Arc::clone(&$self.plugin);
         let meter = Arc::clone(&$self.meter);
         arm(&mut $self.store, &meter);
-        let result = Metered::new(meter, limit, pin!($call)).await;
+        let result = Metered::new(meter, &plugin.spec.limits, pin!($call)).await;
         result.map_err(|error| $self.killed($hook, &error))
     }};
 }
@@ -123,7 +123,7 @@ impl Instance {
         let mut store = new_store(plugin.pre.engine(), state, limits);
         let meter = Arc::new(Meter::default());
         arm(&mut store, &meter);
-        let made = Metered::new(Arc::clone(&meter), limits.cpu, pin!(plugin.pre.instantiate_async(&mut store))).await;
+        let made = Metered::new(Arc::clone(&meter), limits, pin!(plugin.pre.instantiate_async(&mut store))).await;
         let instance = made.map_err(|error| kill_of(&plugin, "instantiate", &store, &error))?;
         let mut started = Instance { plugin, store, instance, meter, reply: None, _slot: slot };
         started.resume(now_ms).await?;
@@ -293,7 +293,7 @@ pub(crate) fn reason_of(state: &State, error: &wasmtime::Error) -> KillReason {
     if state.memory.refused() {
         return KillReason::Memory;
     }
-    if state.host_time_spent() {
+    if state.host_time_spent() || error.downcast_ref::<HostTimeSpent>().is_some() {
         return KillReason::HostTime;
     }
     if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {

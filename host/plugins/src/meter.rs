@@ -10,8 +10,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Sleep;
 use wasmtime::{StoreContextMut, UpdateDeadline};
 
+use crate::Limits;
 use crate::engine::TICK;
 
 /// The CPU time of the call under way. Shared by the call's future and its store; both run on one thread at a time, so that
@@ -73,26 +75,50 @@ impl Meter {
     }
 }
 
-/// A call whose CPU time is counted.
-pub(crate) struct Metered<F> {
-    meter: Arc<Meter>,
-    call: F,
-}
+/// The guest waited for the host for too long.
+#[derive(Debug)]
+pub(crate) struct HostTimeSpent;
 
-impl<F> Metered<F> {
-    pub(crate) fn new(meter: Arc<Meter>, limit: Duration, call: F) -> Self {
-        meter.begin(limit);
-        Metered { meter, call }
+impl std::fmt::Display for HostTimeSpent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the time for calls to the host is used up")
     }
 }
 
-impl<F: Future + Unpin> Future for Metered<F> {
+impl std::error::Error for HostTimeSpent {}
+
+/// A call whose CPU time is counted, and whose waiting for the host has an end.
+pub(crate) struct Metered<F> {
+    meter: Arc<Meter>,
+    call: F,
+    host_time: Duration,
+    /// Runs from the first wait for the host on.
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F> Metered<F> {
+    pub(crate) fn new(meter: Arc<Meter>, limits: &Limits, call: F) -> Self {
+        meter.begin(limits.cpu);
+        Metered { meter, call, host_time: limits.host_time, wait: None }
+    }
+}
+
+impl<T, F: Future<Output = wasmtime::Result<T>> + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let ticks = self.meter.ticked.load(Ordering::Relaxed);
         self.meter.run_begins();
         let polled = Pin::new(&mut self.call).poll(cx);
         self.meter.run_ends();
+        // A guest that yielded at a tick goes on by itself; any other wait is for the host.
+        if polled.is_pending() && self.meter.ticked.load(Ordering::Relaxed) == ticks {
+            let host_time = self.host_time;
+            let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(host_time)));
+            if wait.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(HostTimeSpent.into()));
+            }
+        }
         polled
     }
 }

@@ -48,10 +48,9 @@ impl Reservation {
         self.permit.split(1).map(|permit| Slot { _permit: permit })
     }
 
-    /// Gives back all but `count`.
-    pub fn keep(&mut self, count: u32) {
-        let surplus = self.permit.num_permits().saturating_sub(count as usize);
-        drop(self.permit.split(surplus));
+    /// Gives back what was not taken.
+    pub fn release(&mut self) {
+        drop(self.permit.split(self.permit.num_permits()));
     }
 }
 
@@ -71,9 +70,9 @@ mod tests {
         let mut reservation = slots.reserve(3).expect("4 are free");
         assert!(slots.reserve(2).is_none(), "full means no, at once");
         let taken = reservation.take().expect("reserved");
-        reservation.keep(1);
-        assert_eq!(slots.free(), 2);
-        assert!(reservation.take().is_some() && reservation.take().is_none());
+        reservation.release();
+        assert_eq!(slots.free(), 3);
+        assert!(reservation.take().is_none());
         drop((reservation, taken));
         assert_eq!(slots.free(), 4);
     }

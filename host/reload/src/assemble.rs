@@ -52,6 +52,8 @@ pub struct Assembler {
     server_secret: [u8; 32],
     plugins: HashMap<String, Weak<Plugin>>,
     models: HashMap<String, Weak<Model>>,
+    /// Requests at once on a route, by its id: the limit holds across generations.
+    concurrency: HashMap<String, (u32, Weak<Semaphore>)>,
     /// What each plugin last served with, for the quarantine's word on it.
     last_good: HashMap<String, String>,
 }
@@ -68,6 +70,7 @@ impl Assembler {
             server_secret,
             plugins: HashMap::new(),
             models: HashMap::new(),
+            concurrency: HashMap::new(),
             last_good: HashMap::new(),
         }
     }
@@ -80,7 +83,11 @@ impl Assembler {
         let mut failures = Vec::new();
         let plugins = self.plugins(config, &mut failures).await;
         let models = self.models(config, &mut failures).await;
-        let routes = config.routes.values().map(|route| route_of(route, &plugins)).collect::<Vec<_>>();
+        let mut routes = Vec::new();
+        for route in config.routes.values() {
+            let concurrency = route.limits.concurrency.map(|limit| self.concurrency(route.id.as_str(), limit));
+            routes.push(route_of(route, &plugins, concurrency));
+        }
         let listeners = config.listeners.values().map(|listener| {
             let authenticators =
                 listener.authenticators.iter().filter_map(|id| plugins.get(id.as_str()).cloned()).collect::<Vec<_>>();
@@ -104,13 +111,39 @@ impl Assembler {
         self.last_good = plugins.iter().map(|(id, plugin)| (id.clone(), plugin.digest().to_owned())).collect();
         let mut plugins = plugins.into_values().collect::<Vec<_>>();
         plugins.sort_by(|a, b| a.id().cmp(b.id()));
-        Ok(Generation {
+        let generation = Generation {
             number,
             listeners,
             routes: Box::new(Table::new(config.clone(), good)),
             plugins,
             models: Models::new(models),
             retired: CancellationToken::new(),
+        };
+        self.check_slots(config, &generation)?;
+        Ok(generation)
+    }
+
+    /// A request reserves all instances that it may need: with fewer slots than that, none would ever be admitted.
+    fn check_slots(&self, config: &Config, generation: &Generation) -> Result<(), Vec<Quarantined>> {
+        let total = self.host.slots().total();
+        let too_many = config.listeners.values().filter_map(|listener| {
+            let wanted = generation.instances_for(listener.id.as_str());
+            let reason = format!(
+                "a request may need {wanted} plugin instances and there are {total}: raise [plugins] slots in tollgate.toml"
+            );
+            (wanted > total).then(|| Quarantined::new(listener.file.as_str(), "route", reason))
+        });
+        let too_many = too_many.collect::<Vec<_>>();
+        if too_many.is_empty() { Ok(()) } else { Err(too_many) }
+    }
+
+    fn concurrency(&mut self, route: &str, limit: u32) -> Arc<Semaphore> {
+        let known =
+            self.concurrency.get(route).filter(|(known, _)| *known == limit).and_then(|(_, semaphore)| semaphore.upgrade());
+        known.unwrap_or_else(|| {
+            let semaphore = Arc::new(Semaphore::new(limit as usize));
+            self.concurrency.insert(route.to_owned(), (limit, Arc::downgrade(&semaphore)));
+            semaphore
         })
     }
 
@@ -214,7 +247,11 @@ fn spec_of(object: &Object<PluginSpec>) -> Spec {
     }
 }
 
-fn route_of(object: &Object<RouteSpec>, plugins: &HashMap<String, Arc<Plugin>>) -> Result<Route, Quarantined> {
+fn route_of(
+    object: &Object<RouteSpec>,
+    plugins: &HashMap<String, Arc<Plugin>>,
+    concurrency: Option<Arc<Semaphore>>,
+) -> Result<Route, Quarantined> {
     let failure = |reason: String| Err(Quarantined::new(object.file.as_str(), "route", reason));
     // A plugin that failed is reported as such, not once more for each of its routes.
     let plugins = object.plugins.iter().filter_map(|id| plugins.get(id.as_str()).cloned()).collect::<Vec<_>>();
@@ -232,6 +269,6 @@ fn route_of(object: &Object<RouteSpec>, plugins: &HashMap<String, Arc<Plugin>>) 
         model: object.model.as_ref().map(|name| name.as_str().to_owned()),
         template: object.template.as_ref().map(|name| name.as_str().to_owned()),
         max_tokens: object.limits.max_tokens,
-        concurrency: object.limits.concurrency.map(|limit| Arc::new(Semaphore::new(limit as usize))),
+        concurrency,
     })
 }

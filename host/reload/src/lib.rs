@@ -4,6 +4,7 @@
 //! events that come meanwhile are folded into one. Keys are not part of a generation: they apply at once.
 
 mod assemble;
+mod keys;
 mod quarantine;
 mod routes;
 mod watch;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tollgate_config::{Config, Keys};
@@ -21,6 +22,8 @@ use tollgate_pipeline::{Generation, Pipeline};
 
 pub use assemble::{Assembler, Components};
 pub use quarantine::Quarantined;
+
+use keys::KeyWatch;
 
 /// Looks at files that never come to rest, before what is there is taken all the same.
 const MAX_UNSETTLED: usize = 50;
@@ -48,6 +51,9 @@ pub struct Status {
     pub live_generations: usize,
 }
 
+/// Hears of every change of the keys.
+pub type OnKeys = Arc<dyn Fn(&Keys) + Send + Sync>;
+
 /// Takes in changes of a config directory while requests run.
 pub struct Reloader {
     assembler: Assembler,
@@ -56,11 +62,13 @@ pub struct Reloader {
     /// What the running process was started with, for fields that need a restart.
     started_with: Config,
     current: Config,
-    on_keys: Box<dyn Fn(&Keys) + Send + Sync>,
+    on_keys: OnKeys,
     status: Arc<Mutex<Status>>,
     live: VecDeque<Weak<Generation>>,
     /// What the current generation, or the last attempt at one, was made of.
     seen: [u8; 32],
+    /// The config of that, whose files are watched: a plugin that was missing may have arrived.
+    attempted: Config,
     tracker: TaskTracker,
     stop: CancellationToken,
     next_number: u64,
@@ -108,7 +116,7 @@ impl Reloader {
         pipeline: Pipeline,
         config: Config,
         seen: [u8; 32],
-        on_keys: Box<dyn Fn(&Keys) + Send + Sync>,
+        on_keys: OnKeys,
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
@@ -120,6 +128,7 @@ impl Reloader {
             dir: config.dir.clone(),
             seen,
             started_with: config.clone(),
+            attempted: config.clone(),
             current: config,
             assembler,
             pipeline,
@@ -144,19 +153,21 @@ impl Reloader {
         let (sender, mut looks) = mpsc::channel(16);
         let trigger = Trigger(sender);
         let own = trigger.clone();
-        let watcher = watch::watch(&self.dir, trigger.clone())?;
+        let changed = Arc::new(Notify::new());
+        let watcher = watch::watch(&self.dir, trigger.clone(), Arc::clone(&changed))?;
+        let keys = Arc::new(KeyWatch::new(self.dir.clone(), self.on_keys.clone()));
+        keys.run(changed, self.current.settings.reload.poll_s, &self.tracker, self.stop.clone());
+        let stop = self.stop.clone();
         let tracker = self.tracker.clone();
         tracker.spawn(async move {
             // Held for as long as the loop runs.
             let _watcher = watcher;
-            // The first look takes the keys in again: they may have changed while the gateway started.
-            let mut keys = [0; 32];
             own.poke();
             loop {
                 let poll = Duration::from_secs(u64::from(self.current.settings.reload.poll_s));
                 let mut waiting = Vec::new();
                 tokio::select! {
-                    () = self.stop.cancelled() => return,
+                    () = stop.cancelled() => return,
                     look = looks.recv() => match look {
                         Some(reply) => waiting.extend(reply),
                         None => return,
@@ -169,11 +180,16 @@ impl Reloader {
                 while let Ok(reply) = looks.try_recv() {
                     waiting.extend(reply);
                 }
-                self.take_keys(&mut keys);
+                keys.take();
+                // Who asks for a reload gets one more attempt at what failed, though no file has changed since.
+                let is_asked_again = !waiting.is_empty() && !self.pipeline.is_healthy();
                 let now = self.fingerprint().await;
-                if now != self.seen {
+                if now != self.seen || is_asked_again {
                     self.seen = now;
-                    self.reload().await;
+                    tokio::select! {
+                        () = self.reload() => {}
+                        () = stop.cancelled() => return,
+                    }
                 }
                 self.count_live();
                 for reply in waiting {
@@ -183,14 +199,6 @@ impl Reloader {
             }
         });
         Ok(trigger)
-    }
-
-    fn take_keys(&self, seen: &mut [u8; 32]) {
-        let now = tollgate_config::keys_hash(&self.dir);
-        if *seen != now {
-            *seen = now;
-            (self.on_keys)(&tollgate_config::load_keys(&self.dir));
-        }
     }
 
     /// Waits until the files have been the same for the debounce time: an editor that saves by moving files about leaves moments
@@ -209,7 +217,7 @@ impl Reloader {
 
     /// Everything that a generation is made of, by content: config files, and the files that they name.
     async fn fingerprint(&self) -> [u8; 32] {
-        let (dir, config) = (self.dir.clone(), self.current.clone());
+        let (dir, config) = (self.dir.clone(), self.attempted.clone());
         let hash = tokio::task::spawn_blocking(move || watch::fingerprint(tollgate_config::content_hash(&dir), &config)).await;
         hash.unwrap_or_default()
     }
@@ -234,6 +242,9 @@ impl Reloader {
         let loaded = loaded.map_err(|error| vec![Quarantined::internal(&error.to_string())])?;
         let config = loaded
             .map_err(|problems| problems.0.iter().map(|problem| self.assembler.config_problem(problem)).collect::<Vec<_>>())?;
+        // What it names is watched from before it is built.
+        self.attempted = config.clone();
+        self.seen = fingerprint(&config);
         let generation = self.assembler.build(&config, self.next_number).await?;
         Ok((config, generation))
     }

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tollgate_config::{Config, Source};
 
 use crate::Trigger;
 
 /// Watches a directory; every event is a reason to look.
-pub(crate) fn watch(dir: &Path, trigger: Trigger) -> Result<RecommendedWatcher, notify::Error> {
+pub(crate) fn watch(dir: &Path, trigger: Trigger, changed: Arc<Notify>) -> Result<RecommendedWatcher, notify::Error> {
     let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
         // An error (the queue ran over) is a reason to look as well; a mere read is none.
         if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
             trigger.poke();
+            changed.notify_one();
         }
     })?;
     watcher.watch(dir, RecursiveMode::Recursive)?;

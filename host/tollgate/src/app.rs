@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tollgate_api::ApiState;
-use tollgate_config::{Config, Keys};
+use tollgate_config::Config;
 use tollgate_models::Library;
 use tollgate_pipeline::Pipeline;
 use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
-use tollgate_reload::{Assembler, Components, Quarantined, Reloader};
+use tollgate_reload::{Assembler, Components, OnKeys, Quarantined, Reloader};
 use tollgate_server::{Drain, Drained, Ending, LocalCa, Signals, serve};
 use tollgate_store::{Holder, KeyStore};
 
@@ -98,8 +98,8 @@ fn load(dir: &Path) -> anyhow::Result<Config> {
 }
 
 /// Replaces the keys by those of the config, and the gateway's own.
-fn key_updater(store: Arc<KeyStore>, admin_key: String) -> Box<dyn Fn(&Keys) + Send + Sync> {
-    Box::new(move |keys| {
+fn key_updater(store: Arc<KeyStore>, admin_key: String) -> OnKeys {
+    Arc::new(move |keys| {
         for problem in &keys.problems {
             tracing::error!(file = problem.file, reason = %problem, "key refused");
         }

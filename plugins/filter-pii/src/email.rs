@@ -46,13 +46,17 @@ fn domain(text: &[char], at_end: bool) -> Found {
         let rest = text.get(from..).unwrap_or_default();
         let length = rest.iter().take_while(|c| is_latin(**c) || **c == '-').count();
         let stop = from + length;
+        // A full stop after a domain of any length belongs to the sentence.
+        if (length == 0 && !rest.is_empty()) || rest.first() == Some(&'-') {
+            break;
+        }
         if stop > DOMAIN_MAX {
-            return Found::No;
+            return if length == 0 { best } else { Found::No };
         }
         if stop >= text.len() && !at_end {
             return Found::More;
         }
-        if length == 0 || rest.first() == Some(&'-') {
+        if length == 0 {
             break;
         }
         let letters = rest.iter().take_while(|c| c.is_ascii_alphabetic()).count();

@@ -106,6 +106,9 @@ impl FilterPrompt for FilterPii {
                 self.mask(text, Syntax::Plain, ledger);
             }
         }
+        for name in request.messages.iter_mut().filter_map(|message| message.name.as_mut()) {
+            self.mask(name, Syntax::Plain, ledger);
+        }
         for call in request.messages.iter_mut().flat_map(|message| message.tool_calls.iter_mut()) {
             self.mask(&mut call.arguments, Syntax::Json, ledger);
         }
@@ -118,9 +121,11 @@ impl FilterPrompt for FilterPii {
 impl FilterReply for FilterPii {
     type Reply = Reply;
 
-    fn start(&self, _ctx: Context, _choice: u32) -> Reply {
+    fn start(&self, ctx: Context, _choice: u32) -> Reply {
+        // A reply that has to match a schema is JSON text: escapes count as what they stand for, and it has to stay JSON.
+        let text = if ctx.attribute("format") == Some("\"json\"") { Syntax::Json } else { Syntax::Plain };
         let stream = |syntax| Stream { masker: Masker::new(self.kinds, syntax), restorer: self.restore.then(Restorer::default) };
-        Reply { text: stream(Syntax::Plain), reasoning: stream(Syntax::Plain), arguments: stream(Syntax::Json) }
+        Reply { text: stream(text), reasoning: stream(Syntax::Plain), arguments: stream(Syntax::Json) }
     }
 
     fn push(&self, reply: &mut Reply, piece: Piece) -> Step {

@@ -1,7 +1,8 @@
 //! The plugin against its generated corpus, at every split.
 
 use tollgate_sdk::{
-    ChatRequest, FilterPrompt, FilterReply, Message, Origin, Outcome, Piece, Plugin, Role, Step, ToolCall, Verdict, testing,
+    Attribute, ChatRequest, Context, FilterPrompt, FilterReply, Message, Origin, Outcome, Piece, Plugin, Role, Step, ToolCall,
+    Verdict, testing,
 };
 
 use super::{Config, FilterPii, corpus};
@@ -28,7 +29,11 @@ fn text_of(mut request: ChatRequest) -> String {
 
 /// What leaves of one reply, stream by stream: text, reasoning, and the tools' names and arguments.
 fn reply(plugin: &FilterPii, pieces: impl IntoIterator<Item = Piece>) -> (String, String, String) {
-    let mut reply = plugin.start(testing::context(), 0);
+    reply_in(testing::context(), plugin, pieces)
+}
+
+fn reply_in(ctx: Context, plugin: &FilterPii, pieces: impl IntoIterator<Item = Piece>) -> (String, String, String) {
+    let mut reply = plugin.start(ctx, 0);
     let mut steps: Vec<Step> = pieces.into_iter().map(|piece| plugin.push(&mut reply, piece)).collect();
     steps.push(plugin.finish(&mut reply));
     let (mut text, mut reasoning, mut tools) = (String::new(), String::new(), String::new());
@@ -141,4 +146,36 @@ fn the_config_is_strict() {
     let only = plugin(r#"{"kinds":["email"]}"#);
     let outcome = only.filter_prompt(testing::context(), testing::request("a@b.co 081234567890"));
     assert_eq!(text_of(replaced(outcome)), "[EMAIL_1] 081234567890");
+}
+
+/// P-W9: an escape's letter is no part of a word, and a reply under a schema stays JSON.
+#[test]
+fn a_reply_under_a_schema_is_screened_as_json() {
+    let mut ctx = testing::context();
+    ctx.attributes.push(Attribute { name: "format".to_owned(), value: "\"json\"".to_owned() });
+    let (text, _, _) = reply_in(ctx.clone(), &plugin("{}"), by_character(r#"{"t":"Call:\n081234567890"}"#));
+    assert_eq!(text, r#"{"t":"Call:\n[PHONE_1]"}"#);
+    let (text, _, _) = reply_in(ctx, &plugin("{}"), by_character(r#"{"n":4111111111111111}"#));
+    assert_eq!(text, r#"{"n":"[CARD_1]"}"#);
+}
+
+#[test]
+fn a_speakers_name_is_masked_too() {
+    let mut request = testing::request("hello");
+    for message in &mut request.messages {
+        message.name = Some("bob@corp.example".to_owned());
+    }
+    let screened = replaced(plugin("{}").filter_prompt(testing::context(), request));
+    assert_eq!(screened.messages.first().and_then(|message| message.name.as_deref()), Some("[EMAIL_1]"));
+}
+
+/// A full stop after an address of any length belongs to the sentence.
+#[test]
+fn the_longest_domain_may_end_a_sentence() {
+    let domain = format!("{}.{}.org", "a".repeat(30), "b".repeat(27));
+    assert_eq!(domain.len(), 62);
+    for end in ["", ".", ". Next", " next"] {
+        let (text, _, _) = reply(&plugin("{}"), by_character(&format!("x@{domain}{end}")));
+        assert_eq!(text, format!("[EMAIL_1]{end}"));
+    }
 }

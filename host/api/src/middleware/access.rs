@@ -91,7 +91,7 @@ pub(crate) async fn access(mut request: Request, next: Next) -> Response {
     let mut line = Line {
         access,
         began: Instant::now(),
-        request_id: request.extensions().get::<RequestIds>().map(|ids| Arc::clone(&ids.request_id)),
+        ids: request.extensions().get::<RequestIds>().cloned(),
         method: name_of(request.method()),
         status: None,
         // The body of an answer to HEAD is never read.
@@ -111,7 +111,7 @@ pub(crate) async fn access(mut request: Request, next: Next) -> Response {
 struct Line {
     access: Access,
     began: Instant,
-    request_id: Option<Arc<str>>,
+    ids: Option<RequestIds>,
     method: &'static str,
     status: Option<u16>,
     is_whole: bool,
@@ -122,7 +122,8 @@ impl Drop for Line {
         let notes = self.access.notes();
         tracing::info!(
             target: "access",
-            request_id = self.request_id.as_deref(),
+            request_id = self.ids.as_ref().map(|ids| &*ids.request_id),
+            traceparent = self.ids.as_ref().and_then(|ids| ids.traceparent.as_deref()),
             method = self.method,
             path = notes.path.unwrap_or("unknown"),
             status = self.status,

@@ -1,4 +1,4 @@
-//! The request's id. The composition root's telemetry sets [`RequestIds`]; where nobody did, an id is made here, so that no
+//! The request's id and its place in a trace. The composition root's telemetry sets [`RequestIds`]; where nobody did, an id is made here, so that no
 //! answer is without one. A client's own id is not believed.
 
 use std::sync::Arc;
@@ -13,13 +13,18 @@ use tollgate_pipeline::RequestIds;
 use uuid::Uuid;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// W3C Trace Context: the trace that the client began, or a new one, with this gateway's span.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 pub(crate) async fn request_ids(mut request: Request, next: Next) -> Response {
     let ids = request.extensions_mut().get_or_insert_with(fresh);
-    let value = HeaderValue::from_str(&ids.request_id);
+    let id = HeaderValue::from_str(&ids.request_id).ok();
+    let trace = ids.traceparent.as_deref().and_then(|trace| HeaderValue::from_str(trace).ok());
     let mut response = next.run(request).await;
-    if let Ok(value) = value {
-        response.headers_mut().insert(REQUEST_ID, value);
+    for (name, value) in [(REQUEST_ID, id), (TRACEPARENT, trace)] {
+        if let Some(value) = value {
+            response.headers_mut().insert(name, value);
+        }
     }
     response
 }

@@ -94,5 +94,7 @@ fn the_head_is_what_authenticators_want() {
     let client = ClientInfo { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), listener: Arc::from("main") };
     let head = head_of(&parts, &client);
     assert_eq!((head.method.as_str(), head.path.as_str(), head.listener.as_str()), ("POST", "/v1/models", "main"));
-    assert_eq!(head.headers, [("x-api-key".to_owned(), "abc".to_owned())]);
+    // Two credentials must not look like one because one of them is no text.
+    let expected = [("x-api-key", "abc"), ("x-bad", "\u{fffd}")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(head.headers, expected);
 }

@@ -31,6 +31,8 @@ const ONE_THREAD_BYTES: u64 = 32 << 20;
 pub struct Settings {
     /// The GGUF file.
     pub path: PathBuf,
+    /// Whether the file is mapped rather than read: it must then never be written to.
+    pub mapped: bool,
     /// Tokens that all sequences together can hold; by default what the model was trained for, 4,096 at most.
     pub context_tokens: Option<u32>,
     /// Sequences alive at once, 1 to 256.
@@ -58,7 +60,7 @@ impl Llama {
     pub fn load(settings: &Settings) -> Result<Self, BackendError> {
         let backend = library()?;
         let load = |what: String| BackendError::Load(what);
-        let params = LlamaModelParams::default().with_use_mmap(true);
+        let params = LlamaModelParams::default().with_use_mmap(settings.mapped);
         let model = LlamaModel::load_from_file(backend, &settings.path, &params)
             .map_err(|error| load(format!("{}: llama.cpp does not take it ({error})", settings.path.display())))?;
         let model = Arc::new(model);

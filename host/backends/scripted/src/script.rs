@@ -16,7 +16,7 @@ const ABOVE: f32 = 30.0;
 /// Characters of two, three and four bytes.
 const WIDE: [char; 5] = ['ß', 'é', '你', '한', '😀'];
 /// Under a schema, the sooner in this list the likelier: a value is closed as soon as it can be.
-const CLOSING: [u8; 6] = *b"}]\",0:";
+const CLOSING: [u8; 6] = *b"\"}],0:";
 
 /// What a sequence is about to say.
 pub(crate) struct Reply {

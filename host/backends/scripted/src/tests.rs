@@ -94,7 +94,7 @@ fn json_closes_what_is_open() {
     feed(&mut backend, 0, &tokens).expect("decoded");
     let logits = backend.logits(0).expect("logits");
     let logit = |byte: u8| logits[usize::from(byte)];
-    assert!(logits[END as usize] > logit(b'}') && logit(b'}') > logit(b'"') && logit(b'"') > logit(b'x'));
+    assert!(logits[END as usize] > logit(b'"') && logit(b'"') > logit(b'}') && logit(b'}') > logit(b'x'));
 }
 
 #[test]

@@ -39,7 +39,9 @@ impl<T> FairQueue<T> {
 
     /// Appends to a tenant's own queue. `weight` is its share from now on, at least 1.
     pub(super) fn push(&mut self, tenant: &Arc<str>, weight: u32, item: T) {
-        let now = self.now;
+        // Whoever comes or comes back begins with those who are here: neither waiting for the past nor paid for it.
+        let lowest = self.tenants.values().filter(|tenant| !tenant.is_idle()).map(|tenant| tenant.pass).min();
+        let now = lowest.map_or(self.now, |lowest| self.now.max(lowest));
         let entry = self.tenants.entry(Arc::clone(tenant)).or_insert_with(|| Tenant {
             pass: now,
             weight,

@@ -2,7 +2,7 @@
 //!
 //! Contract: the last message's text is a command. `answer TEXT`, `refuse`, `trap`, `loop`, `grow`, `entropy`, `clock`, `inits`,
 //! `config`, `remember TEXT` (then `{remembered}` in the reply becomes TEXT); anything else passes. The header `x-probe` takes the
-//! same commands in `authenticate`.
+//! same commands in `authenticate`, and the config's `init` while the plugin is built.
 
 use std::cell::{Cell, RefCell};
 
@@ -22,6 +22,9 @@ pub struct Config {
     /// Makes `init` fail, with this text.
     #[serde(default)]
     fail: Option<String>,
+    /// A command for `init`.
+    #[serde(default)]
+    init: String,
 }
 
 /// The plugin.
@@ -41,6 +44,8 @@ impl Plugin for Probe {
         }
         let probe = Probe { word: config.word, inits: Cell::new(0), remembered: RefCell::default() };
         probe.inits.set(probe.inits.get() + 1);
+        // Only the commands that do not return matter here.
+        let _ = probe.obey(&config.init);
         tollgate_sdk::log::info("init ran");
         Ok(probe)
     }
