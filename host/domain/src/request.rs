@@ -28,7 +28,7 @@ pub struct Parameters {
     pub frequency_penalty: Option<f32>,
     /// -2 to 2.
     pub presence_penalty: Option<f32>,
-    /// Above 0, up to 2; 1 is off.
+    /// 0.01 to 2; 1 is off.
     pub repeat_penalty: Option<f32>,
     /// The same seed, model and prompt sample alike.
     pub seed: Option<u64>,

@@ -28,7 +28,7 @@ pub(crate) struct Sampling {
     pub(crate) frequency_penalty: f32,
     /// -2 to 2; 0 is off.
     pub(crate) presence_penalty: f32,
-    /// Above 0, up to 2; 1 is off.
+    /// 0.01 to 2; 1 is off.
     pub(crate) repeat_penalty: f32,
     /// The client's seed, if it gave one.
     pub(crate) seed: Option<u64>,
@@ -66,7 +66,7 @@ impl Sampling {
         let presence_penalty = parameters.presence_penalty.unwrap_or(0.0);
         within(&(-2.0..=2.0), &presence_penalty, "presence_penalty", "-2 to 2")?;
         let repeat_penalty = parameters.repeat_penalty.unwrap_or(1.0);
-        within(&(f32::MIN_POSITIVE..=2.0), &repeat_penalty, "repeat_penalty", "above 0, up to 2")?;
+        within(&(0.01..=2.0), &repeat_penalty, "repeat_penalty", "0.01 to 2")?;
         within(&(0..=MAX_STOPS), &parameters.stop.len(), "stop", "at most 4 strings")?;
         for stop in &parameters.stop {
             within(&(1..=MAX_STOP_BYTES), &stop.len(), "stop", "strings of 1 to 1024 bytes")?;

@@ -12,6 +12,9 @@ use crate::Route;
 /// Bytes that the filters of a reply may release together: more than any context of tokens spells out.
 const MAX_REPLY_BYTES: usize = 16 << 20;
 
+/// Hooks that a route runs.
+const ON_A_ROUTE: [Hook; 4] = [Hook::Compose, Hook::FilterPrompt, Hook::FilterReply, Hook::Format];
+
 /// The instances of one request.
 #[derive(Debug)]
 pub(crate) struct Chain {
@@ -40,14 +43,21 @@ impl Chain {
     pub(crate) async fn authenticate(&mut self, plugin: &Arc<Plugin>, head: RequestHead) -> Result<Decision, Refusal> {
         let mut instance = self.take(plugin).await.map_err(|kill| failed(&kill))?;
         let decision = instance.authenticate(head).await.map_err(|kill| failed(&kill))?;
-        self.running.push(instance);
+        // An authenticator that has nothing to do on a route holds no slot while the body is awaited.
+        if ON_A_ROUTE.iter().any(|hook| plugin.has(*hook)) {
+            self.running.push(instance);
+        }
         Ok(decision)
+    }
+
+    /// Who asks is known: gives back what was reserved to find out.
+    pub(crate) fn identified(&mut self) {
+        self.reservation.release();
     }
 
     /// Takes on the chosen route: ends what it does not need, and reserves what it does.
     pub(crate) fn settle(&mut self, route: &Route) -> Result<(), Refusal> {
         self.running.retain(|instance| route.plugins.iter().any(|plugin| Arc::ptr_eq(plugin, instance.plugin())));
-        self.reservation.release();
         let wanted = u32::try_from(route.plugins.len().saturating_sub(self.running.len())).unwrap_or(u32::MAX);
         self.reservation = self.slots.reserve(wanted).ok_or_else(|| overloaded(&self.slots))?;
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tollgate_domain::{Refusal, RefusalKind, RequestHead};
 use tollgate_plugins::Decision;
 
@@ -14,6 +15,7 @@ pub(crate) async fn identify(
     mut chain: Chain,
     head: RequestHead,
     ids: RequestIds,
+    encoders: Arc<Semaphore>,
 ) -> Result<Session, Refusal> {
     let mut timings = Timings::start();
     let Some(listener) = generation.listeners.get(&head.listener) else {
@@ -25,9 +27,10 @@ pub(crate) async fn identify(
             Decision::Abstain => {}
             Decision::Refuse(refusal) => return Err(refusal),
             Decision::Identity(principal) => {
+                chain.identified();
                 timings.lap("identify");
                 let listener = head.listener;
-                return Ok(Session { generation, principal, listener, ids, chain, timings });
+                return Ok(Session { generation, principal, listener, ids, chain, timings, encoders });
             }
         }
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead};
 use tollgate_plugins::PluginHost;
 
@@ -24,12 +25,16 @@ pub use reply::{Reply, ReplyEvent};
 use chain::Chain;
 use record::Timings;
 
+/// Prompts that are encoded, or wait for a thread to do it, at once. One more is refused.
+const MAX_ENCODES: usize = 1_024;
+
 /// Serves requests by the generation that is current when they come. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     current: Arc<ArcSwap<Generation>>,
     host: PluginHost,
     health: Arc<Health>,
+    encoders: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -82,13 +87,20 @@ pub struct Session {
     ids: RequestIds,
     chain: Chain,
     timings: Timings,
+    /// Prompts that may be encoded, or wait for it.
+    encoders: Arc<Semaphore>,
 }
 
 impl Pipeline {
     /// Begins with a first generation.
     #[must_use]
     pub fn new(first: Generation, host: PluginHost) -> Self {
-        Pipeline { current: Arc::new(ArcSwap::from_pointee(first)), host, health: Arc::default() }
+        Pipeline {
+            current: Arc::new(ArcSwap::from_pointee(first)),
+            host,
+            health: Arc::default(),
+            encoders: Arc::new(Semaphore::new(MAX_ENCODES)),
+        }
     }
 
     /// Whether requests should be sent here.
@@ -149,7 +161,7 @@ impl Pipeline {
         let reservation =
             slots.reserve(generation.authenticators_of(&head.listener)).ok_or_else(|| denied(chain::overloaded(slots)))?;
         let chain = Chain::new(slots.clone(), reservation, ids.request_id.clone(), ids.received_at_ms);
-        identify::identify(generation, chain, head, ids).await.map_err(denied)
+        identify::identify(generation, chain, head, ids, Arc::clone(&self.encoders)).await.map_err(denied)
     }
 }
 

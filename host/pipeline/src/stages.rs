@@ -1,8 +1,9 @@
 //! The stages of a chat request, in their order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Usage};
 use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError};
 
@@ -76,7 +77,7 @@ async fn prepare(
         ctx.attributes.push(Attribute { name: "format".to_owned(), value: json_string("json") });
     }
     cap_tokens(&mut request, route);
-    let (decoding, prompt) = generate(model, request, ctx).await?;
+    let (decoding, prompt) = generate(&session.encoders, model, request, ctx).await?;
     record.usage = Usage { prompt, ..Usage::default() };
     Ok(Source::Decoding(decoding))
 }
@@ -157,11 +158,22 @@ fn cap_tokens(request: &mut ChatRequest, route: &Route) {
 }
 
 /// Encodes and queues; returns the decoding and how many tokens the prompt has.
-async fn generate(model: &Lease, request: ChatRequest, ctx: &Context) -> Result<(Decoding, u32), Refusal> {
+async fn generate(
+    encoders: &Arc<Semaphore>,
+    model: &Lease,
+    request: ChatRequest,
+    ctx: &Context,
+) -> Result<(Decoding, u32), Refusal> {
     let parameters = request.parameters.clone();
     let lease = model.clone();
+    let busy = || Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1);
+    let permit = Arc::clone(encoders).try_acquire_owned().map_err(|_| busy().detail("too many prompts are being encoded"))?;
     // Templates and long texts take milliseconds, which the async workers do not have (P-L8).
-    let encoded = tokio::task::spawn_blocking(move || lease.engine().codec().encode(&request, None)).await;
+    let encoded = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        lease.engine().codec().encode(&request, None)
+    });
+    let encoded = encoded.await;
     let prompt = encoded.map_err(|_| internal("the encoder panicked"))?.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
     let left = ctx.deadline_ms.saturating_sub(ctx.received_at_ms);

@@ -202,7 +202,7 @@ pub static FIELDS: &[Field] = &[
         treatment: Extension,
         taken: &["0.5", "1", "2"],
         refused: &["0", "2.1"],
-        note: "Above 0, up to 2; 1 is off.",
+        note: "0.01 to 2; 1 is off.",
         read: |draft, path, json| set(&mut draft.parameters.repeat_penalty, read::positive(path, &json, 2.0)),
     },
     Field {
