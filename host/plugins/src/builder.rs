@@ -82,9 +82,17 @@ impl Builder {
             return Err(failure(BuildStage::Check, reason));
         }
         let component = tokio::fs::read(path).await.map_err(io)?;
-        let digest = self.digest(&component, &spec.config_json);
-        let out = self.cache.join(format!("{digest}.plugin"));
-        if let Some(found) = self.cached(&out, &digest) {
+        // Digests and signatures over megabytes take milliseconds, which the async workers do not have (P-L8).
+        let (builder, config_json) = (self.clone(), spec.config_json.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let digest = builder.digest(&component, &config_json);
+            let out = builder.cache.join(format!("{digest}.plugin"));
+            let found = builder.cached(&out, &digest);
+            (component, digest, out, found)
+        });
+        let panicked = |error: tokio::task::JoinError| failure(BuildStage::Process, error.to_string());
+        let (component, digest, out, found) = looked.await.map_err(panicked)?;
+        if let Some(found) = found {
             return Ok(found);
         }
         let functions = hex::encode(Sha256::digest(&component));
@@ -118,7 +126,9 @@ impl Builder {
             compile_ms = report.compile_ms,
             "plugin built"
         );
-        Artifact::read(&out, &self.key, &digest).map_err(|error| failure(BuildStage::Process, error.to_string()))
+        let key = self.key.clone();
+        let read = tokio::task::spawn_blocking(move || Artifact::read(&out, &key, &digest));
+        read.await.map_err(panicked)?.map_err(|error| failure(BuildStage::Process, error.to_string()))
     }
 
     fn cached(&self, path: &Path, digest: &str) -> Option<Artifact> {

@@ -176,7 +176,11 @@ impl Assembler {
         if let Some(plugin) = self.plugins.get(&key).and_then(Weak::upgrade) {
             return Ok(plugin);
         }
-        let plugin = self.host.load(&artifact, spec).map_err(|error| ("load".to_owned(), error.to_string()))?;
+        // Laying out megabytes of code takes milliseconds.
+        let host = self.host.clone();
+        let loaded = tokio::task::spawn_blocking(move || host.load(&artifact, spec)).await;
+        let failed = |reason: String| ("load".to_owned(), reason);
+        let plugin = loaded.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
         let plugin = Arc::new(plugin);
         self.plugins.retain(|_, plugin| plugin.strong_count() > 0);
         self.plugins.insert(key, Arc::downgrade(&plugin));
