@@ -95,6 +95,9 @@ pub struct ListenerLimits {
     /// Seconds without a byte of a body that is not complete, 1 to 600. Default 30.
     #[schemars(range(min = 1, max = 600))]
     pub body_idle_s: u32,
+    /// Seconds of waiting for one body in all, 1 to 3600. Default 300.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub body_s: u32,
     /// Seconds that a connection may rest between requests, 1 to 3600. Default 60.
     #[schemars(range(min = 1, max = 3_600))]
     pub idle_s: u32,
@@ -147,6 +150,7 @@ impl Default for ListenerLimits {
             header_s: 10,
             body_min_bytes_per_s: 1_024,
             body_idle_s: 30,
+            body_s: 300,
             idle_s: 60,
             connections: 10_000,
             connections_per_ip: 1_000,

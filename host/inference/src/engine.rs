@@ -9,7 +9,7 @@ mod stream;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,12 +27,14 @@ use crate::gauges::Gauges;
 use crate::reply::Reply;
 use crate::sampling::{OutOfRange, Sampling};
 use crate::scheduler::{Limits, Progress, Request, Salt, Scheduler, Sequence};
+use crate::tickets::{Ticket, Tickets};
 use command::Command;
 
 /// How an engine is run.
 #[derive(Clone)]
 pub struct Settings {
-    /// Requests that may wait for a sequence, 0 to 65,536; one more is refused at once.
+    /// Requests that may wait for a sequence, 0 to 65,536; one more is refused at once. A tenant has at most as many of the places
+    /// as it leaves free.
     pub queue: usize,
     /// Rows of one step, at least 1 and at most what the backend takes.
     pub step_rows: u32,
@@ -66,14 +68,15 @@ impl Default for Settings {
 }
 
 /// What is to be generated.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Job {
     /// From [`ChatCodec::encode`] of the same engine.
     pub prompt: Prompt,
     /// What is `None` falls to [`Settings::defaults`]. Without `max_tokens` a reply may fill the context.
     pub parameters: Parameters,
-    /// Whose it is. Tenants share nothing in the cache and take turns by weight.
-    pub tenant: String,
+    /// Its place in the queue, from [`Engine::reserve`] of the same engine. It says whose it is: tenants share nothing in the cache
+    /// and take turns by weight.
+    pub ticket: Ticket,
     /// 1 to 1,000: the tenant's share against the others'. The last one said counts.
     pub weight: u32,
     /// When it has to be done, in the queue or after.
@@ -83,7 +86,7 @@ pub struct Job {
 /// Why a job is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// The queue is full.
+    /// The queue is full, or the tenant has its share of it.
     #[error("the queue is full")]
     QueueFull {
         /// When a place is likely, in seconds, 1 to 60.
@@ -139,6 +142,18 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
 
+/// An engine, for whoever must not keep it alive.
+#[derive(Clone)]
+pub struct WeakEngine(Weak<Shared>);
+
+impl WeakEngine {
+    /// The engine, if there still is a handle to it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Engine> {
+        self.0.upgrade().map(Engine)
+    }
+}
+
 struct Shared {
     name: String,
     settings: Settings,
@@ -146,6 +161,7 @@ struct Shared {
     memory: Memory,
     codec: ChatCodec,
     gauges: Arc<Gauges>,
+    tickets: Arc<Tickets>,
     bell: Doorbell,
     is_closed: AtomicBool,
     /// Numbers jobs in the order they came.
@@ -164,13 +180,14 @@ impl Engine {
         let memory = backend.memory();
         let codec = ChatCodec::new(backend.as_ref())?;
         let gauges = Arc::new(Gauges::default());
+        let tickets = Tickets::new(settings.queue, Arc::clone(&gauges));
         let (bell, commands) = Doorbell::new(settings.queue);
         let limits = Limits {
             step_rows: settings.step_rows,
             prefix_cache: settings.prefix_cache,
             stalled_reader: settings.stalled_reader,
         };
-        let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges));
+        let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges), Arc::clone(&tickets));
         let own_bell = bell.clone();
         let thread = std::thread::Builder::new()
             .name(format!("model-{name}"))
@@ -183,6 +200,7 @@ impl Engine {
             memory,
             codec,
             gauges,
+            tickets,
             bell,
             is_closed: AtomicBool::new(false),
             arrivals: AtomicU64::new(0),
@@ -220,34 +238,49 @@ impl Engine {
         &self.0.gauges
     }
 
-    /// Queues a job. Returns at once: full means "no".
+    /// A place in the queue for a request of `tenant`. Returns at once: full means "no".
+    ///
+    /// # Errors
+    /// [`SubmitError::QueueFull`] or [`SubmitError::Stopped`].
+    pub fn reserve(&self, tenant: &str) -> Result<Ticket, SubmitError> {
+        let shared = &*self.0;
+        if shared.is_closed.load(SeqCst) {
+            return Err(SubmitError::Stopped);
+        }
+        shared.tickets.take(tenant).ok_or_else(|| shared.queue_full())
+    }
+
+    /// Queues a job. Returns at once.
     ///
     /// # Errors
     /// See [`SubmitError`].
+    ///
+    /// # Panics
+    /// With a ticket of another engine.
     pub fn submit(&self, job: Job) -> Result<Generation, SubmitError> {
         let shared = &*self.0;
         if shared.is_closed.load(SeqCst) {
             return Err(SubmitError::Stopped);
         }
         let now = Instant::now();
+        assert!(job.ticket.is_of(&shared.tickets), "the ticket is of another engine");
         let (sequence, generation) = shared.prepare(job, now)?;
-        if !shared.gauges.enter_queue(shared.settings.queue) {
-            return Err(shared.queue_full());
-        }
         match shared.bell.commands().try_send(Command::Submit(Box::new(sequence))) {
             Ok(()) => Ok(generation),
-            Err(error) => {
-                shared.gauges.leave_queue();
-                Err(match error {
-                    TrySendError::Full(_) => shared.queue_full(),
-                    TrySendError::Disconnected(_) => SubmitError::Stopped,
-                })
-            }
+            Err(TrySendError::Full(_)) => Err(shared.queue_full()),
+            Err(TrySendError::Disconnected(_)) => Err(SubmitError::Stopped),
         }
+    }
+
+    /// A handle that does not keep it alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakEngine {
+        WeakEngine(Arc::downgrade(&self.0))
     }
 
     /// Takes no more jobs, finishes what it has until `deadline`, then ends the rest with [`GenerateError::Stopped`] and frees
     /// the backend. It waits for the thread, so call it where waiting is allowed.
+    /// A second call waits for the first.
     pub fn shutdown(&self, deadline: Instant) {
         self.0.stop(deadline);
     }
@@ -256,6 +289,12 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WeakEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakEngine")
     }
 }
 
@@ -282,8 +321,8 @@ impl Shared {
             sampling,
             seed: seed(),
             reply,
-            salt: salt(&self.settings.server_secret, &job.tenant),
-            tenant: job.tenant.into(),
+            salt: salt(&self.settings.server_secret, job.ticket.tenant()),
+            ticket: job.ticket,
             weight: job.weight,
             deadline: job.deadline.min(longest),
             arrived: self.arrivals.fetch_add(1, SeqCst),
@@ -299,8 +338,9 @@ impl Shared {
 
     fn stop(&self, deadline: Instant) {
         self.is_closed.store(true, SeqCst);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(thread) = thread else { return };
+        // Held until the thread has ended, so that nobody believes it gone before.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(thread) = thread.take() else { return };
         // There is room for it, or there will be after the step that the thread is in; a thread that has ended needs no word.
         let _ = self.bell.commands().send(Command::Stop(deadline));
         if thread.join().is_err() {

@@ -26,7 +26,7 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// Requests that wait for a sequence.
+    /// Requests that wait for a sequence, from their admission on.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
@@ -91,14 +91,11 @@ impl Gauges {
         counts
     }
 
-    /// Takes a place in the queue of `limit`, if there is one.
-    pub(crate) fn enter_queue(&self, limit: usize) -> bool {
-        self.waiting.fetch_update(Relaxed, Relaxed, |waiting| (waiting < limit).then_some(waiting + 1)).is_ok()
+    pub(crate) fn enter_queue(&self) {
+        self.waiting.fetch_add(1, Relaxed);
     }
 
-    /// Back in the queue after a preemption; this one is never refused.
-    pub(crate) fn reenter_queue(&self) {
-        self.waiting.fetch_add(1, Relaxed);
+    pub(crate) fn count_preemption(&self) {
         self.preemptions.fetch_add(1, Relaxed);
     }
 
@@ -160,9 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_has_an_end_and_retry_after_a_range() {
+    fn retry_after_has_a_range() {
         let gauges = Gauges::default();
-        assert!(gauges.enter_queue(2) && gauges.enter_queue(2) && !gauges.enter_queue(2));
+        gauges.enter_queue();
+        gauges.enter_queue();
         assert_eq!(gauges.retry_after_s(1), 2);
         gauges.count_served(Duration::from_secs(1_000));
         assert_eq!(gauges.retry_after_s(1), 60);

@@ -27,9 +27,11 @@ mod sampler;
 mod sampling;
 mod scheduler;
 mod stops;
+mod tickets;
 mod utf8;
 
 pub use chat::{ChatCodec, EncodeError, Prompt, TemplateError};
 pub use constraint::SchemaError;
-pub use engine::{Engine, Event, Finish, GenerateError, Generation, Job, Settings, StartError, SubmitError};
+pub use engine::{Engine, Event, Finish, GenerateError, Generation, Job, Settings, StartError, SubmitError, WeakEngine};
 pub use gauges::{Gauges, ROW_BUCKETS};
+pub use tickets::Ticket;

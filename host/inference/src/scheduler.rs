@@ -1,6 +1,6 @@
 //! The scheduler: queue and in-flight in one place, driven one step at a time.
 //!
-//! Only the model thread (or a test) calls it, with the time as an argument; it never waits, and it has no lock but the streams'.
+//! Only the model thread (or a test) calls it, with the time as an argument; it never waits, and it has no lock but the streams' and the tickets'.
 //! The decisions are apart and pure: whose turn it is ([`fair`]), who gets how many rows ([`plan`]), which prefix fits
 //! ([`prefix`]); here is the order in which they take effect.
 
@@ -20,6 +20,7 @@ use tollgate_domain::FinishReason;
 use crate::engine::GenerateError;
 use crate::gauges::Gauges;
 use crate::sampler::Sampler;
+use crate::tickets::Tickets;
 use fair::FairQueue;
 use plan::{Chunk, Need};
 use prefix::Slots;
@@ -56,6 +57,7 @@ pub(crate) struct Scheduler {
     tokenizer: Arc<dyn Tokenizer>,
     limits: Limits,
     gauges: Arc<Gauges>,
+    tickets: Arc<Tickets>,
     queue: FairQueue<Sequence>,
     running: Vec<Sequence>,
     parked: Vec<Sequence>,
@@ -75,7 +77,7 @@ enum Outcome {
 }
 
 impl Scheduler {
-    pub(crate) fn new(name: &str, backend: Box<dyn Backend>, limits: Limits, gauges: Arc<Gauges>) -> Self {
+    pub(crate) fn new(name: &str, backend: Box<dyn Backend>, limits: Limits, gauges: Arc<Gauges>, tickets: Arc<Tickets>) -> Self {
         Scheduler {
             name: name.to_owned(),
             tokenizer: backend.tokenizer(),
@@ -83,6 +85,7 @@ impl Scheduler {
             backend,
             limits,
             gauges,
+            tickets,
             queue: FairQueue::new(),
             running: Vec::new(),
             parked: Vec::new(),
@@ -93,7 +96,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a request into the queue, where the gauges already count it.
+    /// Takes a request into the queue, where its ticket already counts.
     pub(crate) fn submit(&mut self, sequence: Sequence) {
         let (tenant, weight) = (Arc::clone(&sequence.tenant), sequence.weight);
         self.queue.push(&tenant, weight, sequence);
@@ -119,9 +122,9 @@ impl Scheduler {
 
     /// Whoever has gone or is out of time leaves, wherever it is.
     fn sweep(&mut self, now: Instant) {
-        for sequence in self.queue.extract(|sequence| sequence.writer.is_gone() || sequence.deadline <= now) {
-            self.gauges.leave_queue();
-            // It holds no place, and the queue has let go of it already.
+        for mut sequence in self.queue.extract(|sequence| sequence.writer.is_gone() || sequence.deadline <= now) {
+            // It holds no sequence id, and the queue has let go of it already.
+            sequence.ticket = None;
             if !sequence.writer.is_gone() {
                 self.ended.push((sequence, End::Failed(GenerateError::Deadline)));
             }

@@ -29,7 +29,7 @@ fn job(engine: &Engine, command: &str) -> Job {
     Job {
         prompt: engine.codec().encode(&request, None).expect("a prompt"),
         parameters: Parameters { temperature: Some(0.0), ..Parameters::default() },
-        tenant: "ann".into(),
+        ticket: engine.reserve("ann").expect("a place"),
         weight: 1,
         deadline: Instant::now() + Duration::from_secs(60),
     }
@@ -96,12 +96,13 @@ async fn sixteen_streams_are_decoded_together() {
 async fn a_full_queue_refuses_at_once() {
     // Slow, and with room for all that it says: it neither ends nor parks meanwhile.
     let script = Script { max_sequences: 1, context_tokens: 10_000_000, token_us: 100, ..Script::default() };
-    let (engine, _) = start(script, Settings { queue: 2, stream_buffer_bytes: 1 << 30, ..Settings::default() });
+    let (engine, _) = start(script, Settings { queue: 4, stream_buffer_bytes: 1 << 30, ..Settings::default() });
     let running = submit(&engine, "forever");
     until("it runs", || engine.gauges().running() == 1).await;
     let queued = [submit(&engine, "say one"), submit(&engine, "say two")];
-    let refused = engine.submit(job(&engine, "say three")).expect_err("full");
+    let refused = engine.reserve("ann").expect_err("her share is taken");
     assert!(matches!(refused, SubmitError::QueueFull { retry_after_s: 1..=60 }), "{refused:?}");
+    drop(engine.reserve("bob").expect("P-L5: others find a place"));
     drop(running);
     for mut generation in queued {
         assert!(hear(&mut generation).await.1.is_ok());
@@ -154,6 +155,7 @@ async fn a_shutdown_answers_every_waiter() {
     let mut endless = submit(&engine, "forever");
     let mut short = submit(&engine, "count 20");
     let mut queued = submit(&engine, "forever");
+    let late = job(&engine, "say x");
     let stopping = engine.clone();
     let stopped = tokio::task::spawn_blocking(move || stopping.shutdown(Instant::now() + Duration::from_secs(1)));
     // They are read meanwhile, as in life: otherwise they would be parked.
@@ -162,7 +164,8 @@ async fn a_shutdown_answers_every_waiter() {
     assert_eq!(queued.1, Err(GenerateError::Stopped));
     assert!(short.0.ends_with("19 20") && short.1.is_ok());
     stopped.await.expect("no panic");
-    assert_eq!(engine.submit(job(&engine, "say x")).expect_err("stopped"), SubmitError::Stopped);
+    assert_eq!(engine.submit(late).expect_err("stopped"), SubmitError::Stopped);
+    assert_eq!(engine.reserve("ann").expect_err("stopped"), SubmitError::Stopped);
     assert_eq!(engine.gauges().running(), 0);
 }
 
@@ -191,7 +194,8 @@ async fn hostile_jobs_are_refused() {
     let parameters = Parameters { temperature: Some(f32::NAN), ..Parameters::default() };
     assert_eq!(field(Job { parameters, ..job(&engine, "say x") }), "temperature");
     // A prompt of another engine, with more room.
-    let long = job(&self::engine(), &"x".repeat(100));
+    let ticket = engine.reserve("ann").expect("a place");
+    let long = Job { ticket, ..job(&self::engine(), &"x".repeat(100)) };
     assert!(matches!(engine.submit(long), Err(SubmitError::TooLong { limit: 59, .. })));
     assert_eq!(engine.gauges().waiting(), 0);
 }

@@ -3,6 +3,7 @@
 //! It chooses a backend ([`select`]) and hands it to `inference`; it neither decodes nor knows who asks.
 
 mod artifact;
+mod running;
 mod select;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,10 @@ use tollgate_domain::Parameters;
 use tollgate_inference::{Engine, Settings};
 
 pub use artifact::{Artifact, ArtifactError, Library};
+pub use running::Running;
 pub use select::LoadError;
 pub use tollgate_inference::{
-    ChatCodec, EncodeError, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError,
+    ChatCodec, EncodeError, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError, Ticket,
 };
 
 /// Rows that are left for prompts when every sequence decodes.
@@ -35,11 +37,18 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads the model that `spec` describes; takes as long as its file does. `server_secret` salts each tenant's cache.
+    /// Loads the model that `spec` describes; takes as long as its file does. `server_secret` salts each tenant's cache;
+    /// `running` gets to know its thread.
     ///
     /// # Errors
     /// Its file cannot be used, or there is no memory for it.
-    pub fn load(spec: &Object<Spec>, library: &Library, server_secret: [u8; 32], now_s: u64) -> Result<Self, LoadError> {
+    pub fn load(
+        spec: &Object<Spec>,
+        library: &Library,
+        running: &Running,
+        server_secret: [u8; 32],
+        now_s: u64,
+    ) -> Result<Self, LoadError> {
         let began = Instant::now();
         let (backend, digest) = select::load(spec, library)?;
         let sampling = &spec.defaults;
@@ -64,6 +73,7 @@ impl Model {
             ..Settings::default()
         };
         let engine = Engine::start(spec.id.as_str(), backend, settings).map_err(|error| LoadError::Start(error.to_string()))?;
+        running.add(&engine);
         Ok(Model {
             id: spec.id.as_str().to_owned(),
             aliases: spec.aliases.iter().map(|alias| alias.as_str().to_owned()).collect(),

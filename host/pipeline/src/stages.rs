@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Usage};
-use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError};
+use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError, Ticket};
 
 use crate::chain::Screened;
 use crate::record::{End, Record};
@@ -33,6 +33,7 @@ pub(crate) async fn run(
 
     // admit
     let permit = admit(route)?;
+    let ticket = model.engine().reserve(&principal.tenant).map_err(|error| submit_refusal(&error))?;
     session.chain.settle(route)?;
 
     let mut ctx = context(&session, route, &model, dialect, is_stream);
@@ -40,7 +41,7 @@ pub(crate) async fn run(
     session.timings.lap("admit");
 
     // compose, screen, generate
-    let source = prepare(&mut session, route, &model, &mut ctx, &mut record, request).await.inspect_err(|refusal| {
+    let source = prepare(&mut session, route, &model, &mut ctx, &mut record, (request, ticket)).await.inspect_err(|refusal| {
         record.end = Some(End::Failed(refusal.code.clone()));
     })?;
     session.timings.lap("queue");
@@ -60,7 +61,7 @@ async fn prepare(
     model: &Lease,
     ctx: &mut Context,
     record: &mut Record,
-    request: ChatRequest,
+    (request, ticket): (ChatRequest, Ticket),
 ) -> Result<Source, Refusal> {
     let request = session.chain.compose(route, ctx, request).await?;
     session.timings.lap("compose");
@@ -77,7 +78,7 @@ async fn prepare(
         ctx.attributes.push(Attribute { name: "format".to_owned(), value: json_string("json") });
     }
     cap_tokens(&mut request, route);
-    let (decoding, prompt) = generate(&session.encoders, model, request, ctx).await?;
+    let (decoding, prompt) = generate(&session.encoders, model, (request, ticket), ctx).await?;
     record.usage = Usage { prompt, ..Usage::default() };
     Ok(Source::Decoding(decoding))
 }
@@ -161,7 +162,7 @@ fn cap_tokens(request: &mut ChatRequest, route: &Route) {
 async fn generate(
     encoders: &Arc<Semaphore>,
     model: &Lease,
-    request: ChatRequest,
+    (request, ticket): (ChatRequest, Ticket),
     ctx: &Context,
 ) -> Result<(Decoding, u32), Refusal> {
     let parameters = request.parameters.clone();
@@ -177,13 +178,7 @@ async fn generate(
     let prompt = encoded.map_err(|_| internal("the encoder panicked"))?.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
     let left = ctx.deadline_ms.saturating_sub(ctx.received_at_ms);
-    let job = Job {
-        prompt,
-        parameters,
-        tenant: ctx.principal.tenant.clone(),
-        weight: WEIGHT,
-        deadline: Instant::now() + Duration::from_millis(left),
-    };
+    let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline: Instant::now() + Duration::from_millis(left) };
     let decoding = model.engine().submit(job).map_err(|error| submit_refusal(&error))?;
     Ok((decoding, tokens))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tollgate_config::{Config, Model as ModelSpec, Object, Plugin as PluginSpec, Problem, Route as RouteSpec, Source};
-use tollgate_models::{Library, Model, Models};
+use tollgate_models::{Library, Model, Models, Running};
 use tollgate_pipeline::{Generation, Listener, Route};
 use tollgate_plugins::{Builder, Capability, Hook, Limits, OnFailure, Plugin, PluginHost, Spec};
 
@@ -52,6 +52,7 @@ pub struct Assembler {
     server_secret: [u8; 32],
     plugins: HashMap<String, Weak<Plugin>>,
     models: HashMap<String, Weak<Model>>,
+    running: Running,
     /// Requests at once on a route, by its id: the limit holds across generations.
     concurrency: HashMap<String, (u32, Weak<Semaphore>)>,
     /// What each plugin last served with, for the quarantine's word on it.
@@ -70,9 +71,16 @@ impl Assembler {
             server_secret,
             plugins: HashMap::new(),
             models: HashMap::new(),
+            running: Running::default(),
             concurrency: HashMap::new(),
             last_good: HashMap::new(),
         }
+    }
+
+    /// The models' threads, of all generations.
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.running.clone()
     }
 
     /// Builds the whole of a generation, or says everything that is wrong.
@@ -209,9 +217,9 @@ impl Assembler {
         if let Some(model) = self.models.get(&key).and_then(Weak::upgrade) {
             return Ok(model);
         }
-        let (object, library, secret) = (object.clone(), self.library.clone(), self.server_secret);
+        let (object, library, running, secret) = (object.clone(), self.library.clone(), self.running(), self.server_secret);
         let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let loaded = tokio::task::spawn_blocking(move || Model::load(&object, &library, secret, now_s)).await;
+        let loaded = tokio::task::spawn_blocking(move || Model::load(&object, &library, &running, secret, now_s)).await;
         let model = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let load_ms = u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(

@@ -21,6 +21,8 @@ pub struct Limits {
     pub idle: Duration,
     /// The longest wait for the next piece of a request body that somebody reads.
     pub body_idle: Duration,
+    /// All waiting for one request body.
+    pub body_total: Duration,
     /// The average rate, in bytes per second of waiting, below which a request body is given up.
     pub body_min_bytes_per_s: u64,
     /// Waiting that the minimum rate does not count, so that a slow start is no offence.
@@ -67,6 +69,7 @@ impl Default for Limits {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             body_idle: Duration::from_secs(30),
+            body_total: Duration::from_secs(300),
             body_min_bytes_per_s: 1024,
             body_grace: Duration::from_secs(5),
             stalled_reader: Duration::from_secs(30),

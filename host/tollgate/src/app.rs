@@ -10,7 +10,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tollgate_api::ApiState;
 use tollgate_config::Config;
-use tollgate_models::Library;
+use tollgate_models::{Library, Running};
 use tollgate_pipeline::Pipeline;
 use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
 use tollgate_reload::{Assembler, Components, OnKeys, Quarantined, Reloader};
@@ -64,6 +64,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
 
     let host = PluginHost::new(config.settings.plugins.slots, Arc::new(StoredKeys(Arc::clone(&keys))))?;
     let mut assembler = assembler(&config, &data, host.clone())?;
+    let running = assembler.running();
     let first = assembler.build(&config, 1).await.map_err(|failures| refuse_to_start(&failures))?;
     let pipeline = Pipeline::new(first, host);
 
@@ -86,7 +87,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         stop.cancel();
     };
     let ending = signals.supervise(&drain, grace, || trigger.poke(), on_stop).await;
-    stop_models(&pipeline).await;
+    stop_models(running).await;
     Ok(exit_code(&ending))
 }
 
@@ -146,11 +147,9 @@ fn say(text: &str) {
 }
 
 /// Ends the models' threads before the process runs its exit handlers, which native libraries do not expect to race with.
-async fn stop_models(pipeline: &Pipeline) {
-    let current = pipeline.current();
-    let stop = move || current.models.iter().for_each(|model| model.engine().shutdown(Instant::now()));
+async fn stop_models(running: Running) {
     // It fails only if the runtime is gone, and with it every request.
-    let _ = tokio::task::spawn_blocking(stop).await;
+    let _ = tokio::task::spawn_blocking(move || running.stop(Instant::now())).await;
 }
 
 fn exit_code(ending: &Ending) -> ExitCode {

@@ -55,6 +55,7 @@ fn limits_of(spec: &ListenerLimits) -> Limits {
         first_byte: seconds(spec.first_byte_s),
         header: seconds(spec.header_s),
         idle: seconds(spec.idle_s),
+        body_total: seconds(spec.body_s),
         body_idle: seconds(spec.body_idle_s),
         body_min_bytes_per_s: u64::from(spec.body_min_bytes_per_s),
         stalled_reader: seconds(spec.stalled_reader_s),

@@ -29,7 +29,7 @@ impl Scheduler {
             let (tokens, headroom) = (next.tokens.len(), next.headroom());
             let Some(place) = self.find_place(found, tokens, headroom) else { return };
             let Some(mut sequence) = self.queue.pop() else { return };
-            self.gauges.leave_queue();
+            sequence.ticket = None;
             if let Some(cached) = sequence.place(place.slot, place.decoded, place.shared) {
                 self.gauges.count_cached(u64::try_from(cached).unwrap_or(u64::MAX));
             }
@@ -64,9 +64,10 @@ impl Scheduler {
     }
 
     /// Back in the queue, in front of its tenant's others.
-    pub(super) fn requeue(&mut self, sequence: Sequence) {
-        self.gauges.reenter_queue();
+    pub(super) fn requeue(&mut self, mut sequence: Sequence) {
+        self.gauges.count_preemption();
         let tenant = Arc::clone(&sequence.tenant);
+        sequence.ticket = Some(self.tickets.take_again(&tenant));
         self.queue.put_back(&tenant, sequence);
     }
 

@@ -13,6 +13,7 @@ use crate::engine::{Finish, GenerateError, Writer};
 use crate::reply::Reply;
 use crate::sampler::{self, Draw, SampleError, Sampler};
 use crate::sampling::Sampling;
+use crate::tickets::Ticket;
 
 /// Cells kept free for a reply when its prompt is admitted, so that it is not preempted at once.
 const HEADROOM: u32 = 32;
@@ -30,7 +31,7 @@ pub(crate) struct Request {
     pub(crate) seed: u64,
     pub(crate) reply: Reply,
     pub(crate) salt: Salt,
-    pub(crate) tenant: Arc<str>,
+    pub(crate) ticket: Ticket,
     pub(crate) weight: u32,
     pub(crate) deadline: Instant,
     /// Its number in the order of submission.
@@ -60,6 +61,8 @@ pub(crate) struct Sequence {
     pub(super) slot: Option<SequenceId>,
     pub(super) salt: Salt,
     pub(super) tenant: Arc<str>,
+    /// Its place in the queue while it waits.
+    pub(super) ticket: Option<Ticket>,
     pub(super) weight: u32,
     pub(super) deadline: Instant,
     pub(super) arrived: u64,
@@ -85,7 +88,8 @@ impl Sequence {
             shared: 0,
             slot: None,
             salt: request.salt,
-            tenant: request.tenant,
+            tenant: Arc::clone(request.ticket.tenant()),
+            ticket: Some(request.ticket),
             weight: request.weight,
             deadline: request.deadline,
             arrived: request.arrived,

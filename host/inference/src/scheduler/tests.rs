@@ -17,6 +17,7 @@ use crate::sampling::Sampling;
 struct Bench {
     scheduler: Scheduler,
     gauges: Arc<Gauges>,
+    tickets: Arc<Tickets>,
     codec: ChatCodec,
     probe: Probe,
     now: Instant,
@@ -64,8 +65,9 @@ impl Bench {
         let codec = ChatCodec::new(&backend).expect("a codec");
         let (probe, gauges) = (backend.probe(), Arc::new(Gauges::default()));
         let limits = Limits { step_rows: 256, prefix_cache, stalled_reader: Duration::from_secs(30) };
-        let scheduler = Scheduler::new("test", Box::new(backend), limits, Arc::clone(&gauges));
-        Bench { scheduler, gauges, codec, probe, now: Instant::now(), arrived: 0 }
+        let tickets = Tickets::new(65_536, Arc::clone(&gauges));
+        let scheduler = Scheduler::new("test", Box::new(backend), limits, Arc::clone(&gauges), Arc::clone(&tickets));
+        Bench { scheduler, gauges, tickets, codec, probe, now: Instant::now(), arrived: 0 }
     }
 
     fn submit(&mut self, ask: &Ask) -> Generation {
@@ -80,7 +82,6 @@ impl Bench {
         let prompt = self.codec.encode(&request, ask.schema).expect("a prompt");
         let sampling = Sampling::resolve(ask.parameters.clone()).expect("in range");
         let (writer, generation) = stream(ask.buffer, Doorbell::silent());
-        assert!(self.gauges.enter_queue(usize::MAX));
         self.arrived += 1;
         let salt = if ask.tenant == "ann" { Salt([1; 32]) } else { Salt([2; 32]) };
         self.scheduler.submit(Sequence::new(Request {
@@ -90,7 +91,7 @@ impl Bench {
             sampling,
             seed: self.arrived,
             salt,
-            tenant: ask.tenant.into(),
+            ticket: self.tickets.take(ask.tenant).expect("a place"),
             weight: ask.weight,
             deadline: self.now + Duration::from_secs(ask.seconds),
             arrived: self.arrived,

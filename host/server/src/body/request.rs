@@ -35,7 +35,7 @@ pub enum BodyError {
         /// Bytes allowed.
         limit: u64,
     },
-    /// It came more slowly than the minimum rate: 408.
+    /// It came more slowly than the minimum rate, or took too long in all: 408.
     #[error("the request body came too slowly")]
     TooSlow,
     /// Nothing came for too long: 408.
@@ -52,6 +52,7 @@ pub enum BodyError {
 /// How long the reader has waited for bytes, and how long it may.
 #[derive(Debug)]
 struct Pace {
+    total: Duration,
     idle: Duration,
     bytes_per_s: u64,
     grace: Duration,
@@ -64,6 +65,7 @@ struct Pace {
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, limits: &Limits) -> Self {
         let pace = Pace {
+            total: limits.body_total,
             idle: limits.body_idle,
             bytes_per_s: limits.body_min_bytes_per_s.max(1),
             grace: limits.body_grace,
@@ -126,7 +128,7 @@ impl Pace {
     /// How long the present wait may last, and what it is if it lasts longer.
     fn allowance(&self, received: u64) -> (Duration, BodyError) {
         let earned = Duration::from_millis(received.saturating_mul(1000) / self.bytes_per_s);
-        let left = self.grace.saturating_add(earned).saturating_sub(self.waited);
+        let left = self.grace.saturating_add(earned).min(self.total).saturating_sub(self.waited);
         if left < self.idle { (left, BodyError::TooSlow) } else { (self.idle, BodyError::Idle) }
     }
 
@@ -163,6 +165,7 @@ mod tests {
 
     fn pace() -> Pace {
         Pace {
+            total: Duration::from_secs(300),
             idle: Duration::from_secs(30),
             bytes_per_s: 1024,
             grace: Duration::from_secs(5),
@@ -181,7 +184,13 @@ mod tests {
         assert!(matches!(pace.allowance(2048), (wait, BodyError::TooSlow) if wait == Duration::from_secs(3)));
         pace.waited = Duration::from_secs(500);
         assert!(matches!(pace.allowance(2048), (wait, BodyError::TooSlow) if wait.is_zero()));
+        pace.waited = Duration::from_secs(200);
         assert!(matches!(pace.allowance(u64::MAX), (wait, BodyError::Idle) if wait == pace.idle));
+        // However fast it is, it ends.
+        pace.waited = Duration::from_secs(290);
+        assert!(matches!(pace.allowance(u64::MAX), (wait, BodyError::TooSlow) if wait == Duration::from_secs(10)));
+        pace.waited = Duration::from_secs(301);
+        assert!(matches!(pace.allowance(u64::MAX), (wait, BodyError::TooSlow) if wait.is_zero()));
     }
 
     #[tokio::test(start_paused = true)]
