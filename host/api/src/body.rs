@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
-use tollgate_domain::{Refusal, RefusalKind};
+use tollgate_domain::{Refusal, RefusalKind, Share};
 
 use crate::BodyFailure;
 use crate::failure::Failure;
@@ -15,12 +15,12 @@ use crate::state::ApiState;
 /// A longer body is parsed off the async workers, which should not be held up for milliseconds.
 const PARSED_INLINE_BYTES: usize = 64 * 1024;
 
-/// The body as one JSON value.
+/// The body as one JSON value, and the memory that it holds, which grew out of `memory`.
 ///
 /// # Errors
-/// It is too large, too slow, broken, of another media type, or not JSON as [`json::parse`] wants it.
-pub(crate) async fn read_json(api: &ApiState, headers: &HeaderMap, body: Body) -> Result<Json, Failure> {
-    let bytes = read(api, body).await?;
+/// There is no memory for it, it is too large, too slow, broken, of another media type, or not JSON as [`json::parse`] wants it.
+pub(crate) async fn read_json(api: &ApiState, headers: &HeaderMap, body: Body, memory: Share) -> Result<(Json, Share), Failure> {
+    let (bytes, memory) = read(api, body, memory).await?;
     if !is_json(headers) {
         return Err(Failure::NotJson);
     }
@@ -30,16 +30,21 @@ pub(crate) async fn read_json(api: &ApiState, headers: &HeaderMap, body: Body) -
         let parsing = tokio::task::spawn_blocking(move || json::parse(&bytes));
         parsing.await.map_err(|_| Failure::Internal("the JSON parser panicked"))?
     };
-    parsed.map_err(|error| Failure::Refused(Refusal::invalid(error.code(), error.to_string())))
+    let json = parsed.map_err(|error| Failure::Refused(Refusal::invalid(error.code(), error.to_string())))?;
+    Ok((json, memory))
 }
 
-async fn read(api: &ApiState, mut body: Body) -> Result<Bytes, Failure> {
+async fn read(api: &ApiState, mut body: Body, mut memory: Share) -> Result<(Bytes, Share), Failure> {
     // One buffer: a list of frames would cost a client's one-byte chunks many times their size.
     let mut whole = BytesMut::new();
     let error = loop {
         match body.frame().await {
-            None => return Ok(whole.freeze()),
-            Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map(|data| &**data).unwrap_or_default()),
+            None => return Ok((whole.freeze(), memory)),
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map(|data| &**data).unwrap_or_default();
+                memory = memory.grown(data.len() as u64).ok_or_else(no_memory)?;
+                whole.extend_from_slice(data);
+            }
             Some(Err(error)) => break error.into_inner(),
         }
     };
@@ -53,6 +58,11 @@ async fn read(api: &ApiState, mut body: Body) -> Result<Bytes, Failure> {
             Failure::Refused(Refusal::invalid("body_broken", "The request's body is malformed or incomplete."))
         }
     })
+}
+
+fn no_memory() -> Failure {
+    let message = "The gateway holds as many request bodies as it takes. Try again in a moment.";
+    Failure::Refused(Refusal::unavailable("overloaded", message, 1).detail("[requests] bodies_mib is used up"))
 }
 
 /// Whether the body says that it is JSON; parameters such as `charset` change nothing (RFC 8259, 11).

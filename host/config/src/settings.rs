@@ -17,6 +17,8 @@ pub struct Settings {
     pub build: Build,
     /// The pool that plugin instances come from.
     pub plugins: PluginPool,
+    /// Requests of all listeners together.
+    pub requests: Requests,
 }
 
 /// The log.
@@ -60,12 +62,28 @@ pub struct Reload {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Build {
-    /// Memory of the child in MiB, 64 to 4096. Default 512.
+    /// Memory of the child in MiB, 64 to 4096. Default 1024: a 12 MB component of JavaScript needs more than half of it.
     #[schemars(range(min = 64, max = 4_096))]
     pub memory_mib: u32,
-    /// Seconds for one plugin, 1 to 600. Default 20.
+    /// Seconds for one plugin, 1 to 600. Default 60.
     #[schemars(range(min = 1, max = 600))]
     pub time_s: u32,
+}
+
+/// Requests of all listeners together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Requests {
+    /// Request bodies in memory at once, in MiB, 32 to 65536; a tenant has at most as much as it leaves free, and what does not fit
+    /// is answered 503. Default 256.
+    #[schemars(range(min = 32, max = 65_536))]
+    pub bodies_mib: u32,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { bodies_mib: 256 }
+    }
 }
 
 /// The pool that plugin instances come from.
@@ -73,7 +91,8 @@ pub struct Build {
 #[serde(default, deny_unknown_fields)]
 pub struct PluginPool {
     /// Instances alive at once, 1 to 4096. A request reserves one per plugin of its route when it is admitted, and is
-    /// answered 503 where there are none. Default 256.
+    /// answered 503 where there are none; an eighth is kept for authenticators, and a tenant has at most as many of the others as it
+    /// leaves free. Default 1024.
     #[schemars(range(min = 1, max = 4_096))]
     pub slots: u32,
 }
@@ -98,12 +117,12 @@ impl Default for Reload {
 
 impl Default for Build {
     fn default() -> Self {
-        Self { memory_mib: 512, time_s: 20 }
+        Self { memory_mib: 1_024, time_s: 60 }
     }
 }
 
 impl Default for PluginPool {
     fn default() -> Self {
-        Self { slots: 256 }
+        Self { slots: 1_024 }
     }
 }

@@ -35,20 +35,36 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[^\w+*/:=×÷-]+", " ", text.lower())).strip(" -:=")
 
 
-def read_intents(lang: str) -> dict[str, tuple[str, list[str]]]:
-    """All blocks of a language: `@ name`, `= answer` (in one of the name's blocks), wordings."""
-    answers, wordings, name = {}, {}, None
+def read_intents(lang: str) -> dict[str, tuple[str, list[str], list[str]]]:
+    """All blocks of a language: `@ name`, `= answer` (in one of the name's blocks), wordings.
+
+    By name: the answer, the wordings of which some are held out, and those of `learnt*.txt`, which were
+    written after the held-out ones were frozen and are all learnt.
+    """
+    answers, wordings, later, name = {}, {}, {}, None
     for path in sorted((HERE / lang).glob("*.txt")):
+        target = later if path.name.startswith("learnt") else wordings
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith("@ "):
                 name = line[2:]
-                wordings.setdefault(name, {})
+                target.setdefault(name, {})
             elif line.startswith("= "):
                 assert name not in answers, f"{path}: {name} has two answers"
                 answers[name] = line[2:]
             elif line.strip():
-                wordings[name][line.strip()] = True
-    return {name: (answers[name], list(own)) for name, own in wordings.items()}
+                target[name][line.strip()] = True
+    unknown_names = later.keys() - wordings.keys()
+    assert not unknown_names, f"{lang}: {unknown_names} have no answer"
+    return {name: (answers[name], list(own), list(later.get(name, {}))) for name, own in wordings.items()}
+
+
+def shared_wordings(intents, with_later: bool) -> set[str]:
+    """Wordings that both languages have."""
+    english, indonesian = (
+        {plain(w) for _, own, later in intents[lang].values() for w in own + (later if with_later else [])}
+        for lang in LANGS
+    )
+    return english & indonesian
 
 
 def user(text: str) -> dict:
@@ -65,14 +81,14 @@ class Data:
     def __init__(self):
         self.answers, self.learnt, self.held = {}, {}, {}
         intents = {lang: read_intents(lang) for lang in LANGS}
-        wordings = {lang: {plain(w) for _, own in intents[lang].values() for w in own} for lang in LANGS}
-        self.shared = wordings["en"] & wordings["id"]
+        self.shared = shared_wordings(intents, with_later=False)
         for lang in LANGS:
-            self.answers[lang] = {name: answer for name, (answer, _) in intents[lang].items()}
+            self.answers[lang] = {name: answer for name, (answer, _, _) in intents[lang].items()}
             self.split_intents(lang, intents[lang])
+        shared = shared_wordings(intents, with_later=True)
         # The same words in both languages ("ok", "SSE") are English unless the talk is Indonesian.
         self.only_indonesian = {
-            name: [w for w in own if plain(w) not in self.shared] for name, own in self.learnt["id"].items()
+            name: [w for w in own if plain(w) not in shared] for name, own in self.learnt["id"].items()
         }
         self.frames = {lang: self.fact_frames(lang) for lang in LANGS}
         self.split_topics()
@@ -88,10 +104,12 @@ class Data:
     def split_intents(self, lang, intents):
         """Hold out four wordings of an intent, two of a single fact, a sixteenth of the unknown."""
         self.learnt[lang], self.held[lang] = {}, {}
-        for name, (_, wordings) in intents.items():
+        for name, (_, wordings, later) in intents.items():
             count = len(wordings) // 16 if name == "unknown" else 2 if name.startswith("fact/") else 4
             ordered = sorted(wordings, key=lambda w: (plain(w) in self.shared, rank(f"{lang}/{name}/{w}")))
-            self.held[lang][name], self.learnt[lang][name] = ordered[:count], ordered[count:]
+            self.held[lang][name] = ordered[:count]
+            held = {plain(wording) for wording in ordered[:count]}
+            self.learnt[lang][name] = ordered[count:] + [w for w in later if plain(w) not in held]
 
     def split_topics(self):
         self.topics, self.held_topics = {}, {}
@@ -240,7 +258,7 @@ class Draw:
         """One question out of the whole mixture: (question, answer, key, number)."""
         rng = self.rng
         while True:
-            kind = rng.choices(["tollgate", "talk", "sum", "fact", "unknown"], [44, 12, 18, 13, 13])[0]
+            kind = rng.choices(["tollgate", "talk", "sum", "fact", "unknown"], [47, 14, 17, 10, 12])[0]
             if kind == "tollgate":
                 drawn = self.intent(lang, rng.choice(self.data.about_tollgate[lang]), first)
             elif kind == "talk":

@@ -192,6 +192,14 @@ def drop_small_word(rng, lang: str, text: str) -> str:
     return " ".join(words)
 
 
+def drop_word(rng, text: str) -> str:
+    """Leave out any word of a longer question: what it asks should show in the others."""
+    words = text.split(" ")
+    if len(words) > 4:
+        del words[rng.randrange(len(words))]
+    return " ".join(words)
+
+
 def neighbour(rng, letter: str) -> str:
     for row in KEYBOARD:
         place = row.find(letter.lower())
@@ -241,6 +249,8 @@ def dress(rng, lang: str, text: str, synonyms: bool = True, fillers: float = 0.2
         text = swap_synonyms(rng, lang, text, 0.28 if rng.random() < 0.6 else 0.0)
         if rng.random() < 0.08:
             text = drop_small_word(rng, lang, text)
+        elif rng.random() < 0.08:
+            text = drop_word(rng, text)
     roll = rng.random()
     if roll < fillers * 0.65:
         text = rng.choice(BEFORE[lang]) + text

@@ -8,9 +8,11 @@ mod message;
 mod principal;
 mod refusal;
 mod request;
+mod shares;
 
 pub use context::{Context, Flag};
 pub use message::{BlobRef, Content, Message, Origin, Part, Role, ToolCall, ToolSpec};
 pub use principal::{Certificate, Principal, RequestHead};
 pub use refusal::{Refusal, RefusalKind};
 pub use request::{Attribute, ChatRequest, FinishReason, Parameters, Piece, Usage};
+pub use shares::{Share, Shares};

@@ -56,10 +56,10 @@ impl Chain {
     }
 
     /// Takes on the chosen route: ends what it does not need, and reserves what it does.
-    pub(crate) fn settle(&mut self, route: &Route) -> Result<(), Refusal> {
+    pub(crate) fn settle(&mut self, route: &Route, tenant: &str) -> Result<(), Refusal> {
         self.running.retain(|instance| route.plugins.iter().any(|plugin| Arc::ptr_eq(plugin, instance.plugin())));
         let wanted = u32::try_from(route.plugins.len().saturating_sub(self.running.len())).unwrap_or(u32::MAX);
-        self.reservation = self.slots.reserve(wanted).ok_or_else(|| overloaded(&self.slots))?;
+        self.reservation = self.slots.reserve_for(tenant, wanted).ok_or_else(|| overloaded(&self.slots))?;
         Ok(())
     }
 
@@ -281,7 +281,10 @@ impl ReplyChain {
         while let Some(filter) = self.filters.get_mut(at) {
             let mut released = Vec::new();
             let mut failed = None;
-            for piece in std::mem::take(&mut all.release) {
+            let mut pieces = std::mem::take(&mut all.release).into_iter();
+            while let Some(piece) = pieces.next() {
+                // One that may be gone without may fail: then the piece goes on as it came.
+                let unfiltered = (filter.plugin().on_failure() == OnFailure::Skip).then(|| piece.clone());
                 match filter.push(piece).await {
                     Ok(step) => {
                         self.budget = spend(self.budget, &step.release, filter.plugin())?;
@@ -295,6 +298,7 @@ impl ReplyChain {
                     }
                     Err(kill) => {
                         failed = Some((Arc::clone(filter.plugin()), kill));
+                        released.extend(unfiltered.into_iter().chain(pieces));
                         break;
                     }
                 }

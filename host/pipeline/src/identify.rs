@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tollgate_domain::{Refusal, RefusalKind, RequestHead};
+use tollgate_domain::{Refusal, RefusalKind, RequestHead, Shares};
 use tollgate_plugins::Decision;
 
 use crate::chain::Chain;
@@ -15,7 +15,7 @@ pub(crate) async fn identify(
     mut chain: Chain,
     head: RequestHead,
     ids: RequestIds,
-    encoders: Arc<Semaphore>,
+    (encoders, bodies): (Arc<Semaphore>, Arc<Shares>),
 ) -> Result<Session, Refusal> {
     let mut timings = Timings::start();
     let Some(listener) = generation.listeners.get(&head.listener) else {
@@ -30,7 +30,7 @@ pub(crate) async fn identify(
                 chain.identified();
                 timings.lap("identify");
                 let listener = head.listener;
-                return Ok(Session { generation, principal, listener, ids, chain, timings, encoders });
+                return Ok(Session { generation, principal, listener, ids, chain, timings, encoders, bodies });
             }
         }
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
-use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead};
+use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead, Share, Shares};
 use tollgate_plugins::PluginHost;
 
 pub use generation::{Generation, Listener, Route, RouteTable};
@@ -35,6 +35,8 @@ pub struct Pipeline {
     host: PluginHost,
     health: Arc<Health>,
     encoders: Arc<Semaphore>,
+    /// Memory for the bodies of requests.
+    bodies: Arc<Shares>,
 }
 
 #[derive(Debug, Default)]
@@ -89,17 +91,19 @@ pub struct Session {
     timings: Timings,
     /// Prompts that may be encoded, or wait for it.
     encoders: Arc<Semaphore>,
+    bodies: Arc<Shares>,
 }
 
 impl Pipeline {
-    /// Begins with a first generation.
+    /// Begins with a first generation. `bodies_bytes` is what the bodies of all requests may take in memory together.
     #[must_use]
-    pub fn new(first: Generation, host: PluginHost) -> Self {
+    pub fn new(first: Generation, host: PluginHost, bodies_bytes: u64) -> Self {
         Pipeline {
             current: Arc::new(ArcSwap::from_pointee(first)),
             host,
             health: Arc::default(),
             encoders: Arc::new(Semaphore::new(MAX_ENCODES)),
+            bodies: Shares::new(bodies_bytes),
         }
     }
 
@@ -161,7 +165,8 @@ impl Pipeline {
         let reservation =
             slots.reserve(generation.authenticators_of(&head.listener)).ok_or_else(|| denied(chain::overloaded(slots)))?;
         let chain = Chain::new(slots.clone(), reservation, ids.request_id.clone(), ids.received_at_ms);
-        identify::identify(generation, chain, head, ids, Arc::clone(&self.encoders)).await.map_err(denied)
+        let shared = (Arc::clone(&self.encoders), Arc::clone(&self.bodies));
+        identify::identify(generation, chain, head, ids, shared).await.map_err(denied)
     }
 }
 
@@ -176,6 +181,20 @@ impl Session {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.number
+    }
+
+    /// Whether the sender may ask a model at all, to be known before a body is read.
+    ///
+    /// # Errors
+    /// The scope is missing.
+    pub fn may_chat(&self) -> Result<(), Refusal> {
+        authorize::may_chat(&self.principal)
+    }
+
+    /// Memory for the request's body: nothing yet, to be grown as it comes and held until it is needed no more.
+    #[must_use]
+    pub fn body(&self) -> Share {
+        self.bodies.none(&self.principal.tenant)
     }
 
     /// The models that the sender may use.

@@ -1,7 +1,7 @@
 //! How long stages took, and the one line per reply.
 
 use std::fmt::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tollgate_domain::{FinishReason, Flag, Usage};
 
@@ -11,13 +11,20 @@ const MAX_FLAGS: usize = 64;
 /// When stages ended, in order.
 #[derive(Debug, Clone)]
 pub(crate) struct Timings {
+    began: Instant,
     last: Instant,
     stages: Vec<(&'static str, f64)>,
 }
 
 impl Timings {
     pub(crate) fn start() -> Self {
-        Timings { last: Instant::now(), stages: Vec::with_capacity(8) }
+        let now = Instant::now();
+        Timings { began: now, last: now, stages: Vec::with_capacity(8) }
+    }
+
+    /// Since the request's head was there.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The stage that just ended.

@@ -1,7 +1,7 @@
 //! The stages of a chat request, in their order.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Usage};
@@ -34,23 +34,27 @@ pub(crate) async fn run(
     // admit
     let permit = admit(route)?;
     let ticket = model.engine().reserve(&principal.tenant).map_err(|error| submit_refusal(&error))?;
-    session.chain.settle(route)?;
+    session.chain.settle(route, &principal.tenant)?;
 
+    let deadline = Instant::now() + model.deadline();
     let mut ctx = context(&session, route, &model, dialect, is_stream);
     let mut record = record(&session, route, &model);
     session.timings.lap("admit");
 
     // compose, screen, generate
-    let source = prepare(&mut session, route, &model, &mut ctx, &mut record, (request, ticket)).await.inspect_err(|refusal| {
-        record.end = Some(End::Failed(refusal.code.clone()));
-    })?;
+    let source = prepare(&mut session, route, &model, &mut ctx, &mut record, (request, ticket, deadline)).await.inspect_err(
+        |refusal| {
+            record.end = Some(End::Failed(refusal.code.clone()));
+        },
+    )?;
     session.timings.lap("queue");
 
     // what comes back is screened, formatted and recorded by the reply
     let is_fixed = matches!(source, Source::Fixed(_));
-    let chain = session.chain.into_reply(route, &ctx).await?;
+    let chain = session.chain.into_reply(route, &ctx).await.inspect_err(|refusal| {
+        record.end = Some(End::Failed(refusal.code.clone()));
+    })?;
     let whole = if chain.formats() && !is_fixed { Whole::Needed(String::new()) } else { Whole::Streamed };
-    let deadline = Instant::now() + model.deadline();
     Ok(Reply::new(Start { source, chain, whole, record, timings: session.timings, generation, model, permit, deadline }))
 }
 
@@ -61,7 +65,7 @@ async fn prepare(
     model: &Lease,
     ctx: &mut Context,
     record: &mut Record,
-    (request, ticket): (ChatRequest, Ticket),
+    (request, ticket, deadline): (ChatRequest, Ticket, Instant),
 ) -> Result<Source, Refusal> {
     let request = session.chain.compose(route, ctx, request).await?;
     session.timings.lap("compose");
@@ -78,7 +82,7 @@ async fn prepare(
         ctx.attributes.push(Attribute { name: "format".to_owned(), value: json_string("json") });
     }
     cap_tokens(&mut request, route);
-    let (decoding, prompt) = generate(&session.encoders, model, (request, ticket), ctx).await?;
+    let (decoding, prompt) = generate(&session.encoders, model, (request, ticket), deadline).await?;
     record.usage = Usage { prompt, ..Usage::default() };
     Ok(Source::Decoding(decoding))
 }
@@ -105,7 +109,8 @@ fn admit(route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
 
 fn context(session: &Session, route: &Route, model: &Lease, dialect: &str, is_stream: bool) -> Context {
     let received_at_ms = session.ids.received_at_ms;
-    let deadline = u64::try_from(model.deadline().as_millis()).unwrap_or(u64::MAX);
+    let deadline = session.timings.elapsed().saturating_add(model.deadline());
+    let deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
     let template = route.template.as_ref().map(|name| Attribute { name: "template".to_owned(), value: json_string(name) });
     Context {
         request_id: session.ids.request_id.to_string(),
@@ -163,7 +168,7 @@ async fn generate(
     encoders: &Arc<Semaphore>,
     model: &Lease,
     (request, ticket): (ChatRequest, Ticket),
-    ctx: &Context,
+    deadline: Instant,
 ) -> Result<(Decoding, u32), Refusal> {
     let parameters = request.parameters.clone();
     let lease = model.clone();
@@ -177,8 +182,7 @@ async fn generate(
     let encoded = encoded.await;
     let prompt = encoded.map_err(|_| internal("the encoder panicked"))?.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
-    let left = ctx.deadline_ms.saturating_sub(ctx.received_at_ms);
-    let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline: Instant::now() + Duration::from_millis(left) };
+    let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline };
     let decoding = model.engine().submit(job).map_err(|error| submit_refusal(&error))?;
     Ok((decoding, tokens))
 }

@@ -203,6 +203,9 @@ fn check_grants(id: &str, manifest: &Manifest, grants: &[Capability]) -> Result<
     }
 }
 
+/// What a snapshot may read: any memory that a plugin may have, with room to spare.
+const SNAPSHOT_BYTES: usize = 256 << 20;
+
 /// Running `init` once, to see that it works and to keep what it made.
 struct Init<'a> {
     engine: &'a Engine,
@@ -220,6 +223,8 @@ impl Init<'_> {
         self.check_world(&component)?;
         let (mut store, instance) = self.initialise(&component).await?;
         let memory = store.data().memory.used() as u64;
+        // The snapshot reads all of the memory through one call's result.
+        store.set_hostcall_fuel(SNAPSHOT_BYTES);
         let mut state = wasmtime_wizer::WasmtimeWizerComponent { store: &mut store, instance };
         let snapshot = wizer.snapshot_component(&context, &mut state).await.map_err(failed(BuildStage::Snapshot))?;
         Ok((snapshot, memory))

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::build::{BuildFailure, BuildReport, BuildRequest, BuildStage};
@@ -17,13 +17,18 @@ use crate::{Artifact, CONTRACT_VERSION, MacKey, Spec};
 const MAX_COMPONENT_BYTES: u64 = 128 << 20;
 /// What the child may answer.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
+/// What is read of a child's last words, and how many characters of them are told.
+const MAX_WORDS_BYTES: u64 = 64 << 10;
+const MAX_WORDS: usize = 400;
+/// Seconds by the clock for a second of CPU time: beside busy models the child, which has low priority, gets little.
+const CLOCK_FACTOR: u64 = 15;
 
 /// What a build may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildLimits {
     /// Writable memory of the child, in bytes.
     pub memory_bytes: u64,
-    /// Time of the child, in seconds, by its CPU and by the clock.
+    /// CPU time of the child, in seconds; by the clock it has fifteen times as long.
     pub time_s: u64,
 }
 
@@ -151,35 +156,50 @@ impl Builder {
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(process)?;
-        let (mut stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let talk = async {
             let text = serde_json::to_vec(request)?;
             if let Some(stdin) = &mut stdin {
                 stdin.write_all(&text).await?;
             }
             drop(stdin);
-            let mut answer = Vec::new();
-            if let Some(stdout) = stdout {
-                stdout.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
-            }
-            Ok::<_, std::io::Error>((answer, child.wait().await?))
+            let (answer, words) = tokio::try_join!(read(stdout, MAX_ANSWER_BYTES), read(stderr, MAX_WORDS_BYTES))?;
+            Ok::<_, std::io::Error>((answer, words, child.wait().await?))
         };
         // The child's CPU limit ends it first; the clock is for one that waits.
-        let deadline = Duration::from_secs(self.limits.time_s.saturating_mul(3));
+        let deadline = Duration::from_secs(self.limits.time_s.saturating_mul(CLOCK_FACTOR));
         match tokio::time::timeout(deadline, talk).await {
             Err(_) => Err(failure(BuildStage::Process, format!("the build took more than {} s", deadline.as_secs()))),
             Ok(Err(error)) => Err(process(error)),
-            Ok(Ok((answer, status))) => serde_json::from_slice::<Result<BuildReport, BuildFailure>>(&answer).unwrap_or_else(|_| {
-                let (memory, time) = (self.limits.memory_bytes >> 20, self.limits.time_s);
-                let reason = format!("the build ended without an answer ({status}): it may use {memory} MiB and {time} s (`[build]` in tollgate.toml)");
-                Err(failure(BuildStage::Process, reason))
-            }),
+            Ok(Ok((answer, words, status))) => serde_json::from_slice::<Result<BuildReport, BuildFailure>>(&answer)
+                .unwrap_or_else(|_| {
+                    let (memory, time) = (self.limits.memory_bytes >> 20, self.limits.time_s);
+                    let limits = format!("it may use {memory} MiB and {time} s (`[build]` in tollgate.toml)");
+                    let reason = format!("the build ended without an answer ({status}): {limits}{}", last_words(&words));
+                    Err(failure(BuildStage::Process, reason))
+                }),
         }
     }
+}
+
+/// All that a pipe brings, up to `limit` bytes; then it is closed.
+async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(limit).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}
+
+/// What a child said before it ended, on one line.
+fn last_words(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let words = text.split_whitespace().take_while(|word| *word != "stack").collect::<Vec<_>>().join(" ");
+    if words.is_empty() { words } else { format!("; it said: {}", words.chars().take(MAX_WORDS).collect::<String>()) }
 }
 
 fn failure(stage: BuildStage, reason: String) -> BuildFailure {

@@ -33,6 +33,9 @@ pub trait Credentials: Send + Sync + 'static {
     fn lookup<'a>(&'a self, secret: &'a str) -> Lookup<'a>;
 }
 
+/// What one call may draw at random: drawing cannot be interrupted.
+const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
 /// One instance's host side.
 pub(crate) struct State {
     pub(crate) memory: MemoryLimit,
@@ -76,7 +79,7 @@ impl State {
     pub(crate) fn with_wasi(mut self, handles: usize) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(handles);
-        self.wasi = Some(Box::new(Wasi { ctx: WasiCtx::builder().build(), table }));
+        self.wasi = Some(Box::new(Wasi { ctx: WasiCtx::builder().max_random_size(MAX_RANDOM_BYTES).build(), table }));
         self
     }
 

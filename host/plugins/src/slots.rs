@@ -1,26 +1,44 @@
 //! Instances are reserved before a request is admitted, so that none fails half-way for want of one.
+//!
+//! An eighth of them is kept from routes, so that replies under way never keep anybody from being known; the rest is divided among
+//! the tenants (P-L5).
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tollgate_domain::{Share, Shares};
+
+/// One instance in so many is for authenticators only.
+const APART: u32 = 8;
 
 /// How many instances may be alive.
 #[derive(Debug, Clone)]
 pub struct Slots {
     free: Arc<Semaphore>,
+    /// Those that routes may take.
+    routes: Arc<Shares>,
     total: u32,
 }
 
 impl Slots {
     pub(crate) fn new(total: u32) -> Self {
-        Slots { free: Arc::new(Semaphore::new(total as usize)), total }
+        let routes = Shares::new(u64::from(total.saturating_sub(total / APART)));
+        Slots { free: Arc::new(Semaphore::new(total as usize)), routes, total }
     }
 
-    /// Reserves `count` instances, or says no at once.
+    /// Reserves `count` instances to find out who asks, or says no at once.
     #[must_use]
     pub fn reserve(&self, count: u32) -> Option<Reservation> {
         let permit = Arc::clone(&self.free).try_acquire_many_owned(count).ok()?;
-        Some(Reservation { permit })
+        Some(Reservation { permit, share: None })
+    }
+
+    /// Reserves `count` instances for a route's plugins, or says no at once: there are none, or `tenant` has its share.
+    #[must_use]
+    pub fn reserve_for(&self, tenant: &str, count: u32) -> Option<Reservation> {
+        let share = self.routes.take(tenant, u64::from(count))?;
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(count).ok()?;
+        Some(Reservation { permit, share: Some(share) })
     }
 
     /// Instances not reserved.
@@ -34,23 +52,35 @@ impl Slots {
     pub fn total(&self) -> u32 {
         self.total
     }
+
+    /// The most that one request may take for its route.
+    #[must_use]
+    pub fn for_routes(&self) -> u32 {
+        u32::try_from(self.routes.limit()).unwrap_or(u32::MAX)
+    }
 }
 
 /// Instances set aside for one request; what is left goes back when it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
+    share: Option<Share>,
 }
 
 impl Reservation {
     /// Takes one for an instance. `None` when all are taken: the request asks for more plugins than it reserved.
     pub fn take(&mut self) -> Option<Slot> {
-        self.permit.split(1).map(|permit| Slot { _permit: permit })
+        let permit = self.permit.split(1)?;
+        let share = self.share.as_mut().and_then(|share| share.split(1));
+        Some(Slot { _permit: permit, _share: share })
     }
 
     /// Gives back what was not taken.
     pub fn release(&mut self) {
         drop(self.permit.split(self.permit.num_permits()));
+        if let Some(share) = &mut self.share {
+            share.release();
+        }
     }
 }
 
@@ -58,6 +88,7 @@ impl Reservation {
 #[derive(Debug)]
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
+    _share: Option<Share>,
 }
 
 #[cfg(test)]
@@ -75,5 +106,24 @@ mod tests {
         assert!(reservation.take().is_none());
         drop((reservation, taken));
         assert_eq!(slots.free(), 4);
+    }
+
+    /// P-L5: replies of one tenant, or of all, leave room for others to be known.
+    #[test]
+    fn routes_leave_room_for_authenticators_and_for_each_other() {
+        let slots = Slots::new(256);
+        let fill = |tenant: &str| std::iter::from_fn(|| slots.reserve_for(tenant, 2)).collect::<Vec<_>>();
+        let noisy = fill("noisy");
+        assert_eq!(noisy.len(), 56, "half of 224");
+        assert!(slots.reserve_for("other", 5).is_some());
+        let others = (0..40).map(|number| fill(&number.to_string())).collect::<Vec<_>>();
+        assert!(slots.reserve_for("late", 1).is_none());
+        assert!(slots.reserve(32).is_some(), "an eighth is apart");
+        drop((noisy, others));
+        let mut reservation = slots.reserve_for("noisy", 3).expect("all came back");
+        let slot = reservation.take();
+        reservation.release();
+        drop(slot);
+        assert_eq!((slots.free(), slots.routes.free()), (256, 224));
     }
 }

@@ -133,11 +133,11 @@ impl Assembler {
 
     /// A request reserves all instances that it may need: with fewer slots than that, none would ever be admitted.
     fn check_slots(&self, config: &Config, generation: &Generation) -> Result<(), Vec<Quarantined>> {
-        let total = self.host.slots().total();
+        let total = self.host.slots().for_routes();
         let too_many = config.listeners.values().filter_map(|listener| {
             let wanted = generation.instances_for(listener.id.as_str());
             let reason = format!(
-                "a request may need {wanted} plugin instances and there are {total}: raise [plugins] slots in tollgate.toml"
+                "a request may need {wanted} plugin instances and {total} are for routes: raise [plugins] slots in tollgate.toml"
             );
             (wanted > total).then(|| Quarantined::new(listener.file.as_str(), "route", reason))
         });

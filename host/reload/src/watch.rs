@@ -65,6 +65,9 @@ pub(crate) fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
     if started.settings.plugins != now.settings.plugins {
         fields.push("tollgate.toml: [plugins]".to_owned());
     }
+    if started.settings.requests != now.settings.requests {
+        fields.push("tollgate.toml: [requests]".to_owned());
+    }
     if started.settings.build != now.settings.build {
         fields.push("tollgate.toml: [build]".to_owned());
     }

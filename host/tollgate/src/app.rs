@@ -66,7 +66,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let mut assembler = assembler(&config, &data, host.clone())?;
     let running = assembler.running();
     let first = assembler.build(&config, 1).await.map_err(|failures| refuse_to_start(&failures))?;
-    let pipeline = Pipeline::new(first, host);
+    let pipeline = Pipeline::new(first, host, u64::from(config.settings.requests.bodies_mib) << 20);
 
     let grace = Duration::from_secs(u64::from(config.settings.shutdown.grace_s));
     let stop = CancellationToken::new();
