@@ -249,3 +249,20 @@ async fn a_component_that_is_written_anew_is_built_anew() {
     assert_eq!(gateway.reload().await["state"], "ok");
     assert_eq!(gateway.client.chat(MODEL, "config", Value::Null).await.content(), "here");
 }
+
+/// A backend with a bug: its requests get an answer, the gateway says that it is not well, and the model comes back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_died_is_loaded_again() {
+    let place = Place::new();
+    place.write("tollgate.toml", "[reload]\npoll_s = 1\n");
+    let gateway = place.start().await;
+    let mut connection = gateway.client.connect().await;
+    let answer = connection.chat(MODEL, "panic", Value::Null).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+    let client = &gateway.client;
+    until("the model answers again", || async move {
+        client.connect().await.chat(MODEL, "say back", Value::Null).await.status == StatusCode::OK
+    })
+    .await;
+    assert_eq!(gateway.admin(&["status"]).await["state"], "ok");
+}

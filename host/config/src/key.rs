@@ -2,7 +2,7 @@
 //!
 //! Keys apply at once, so they are no part of a generation: they are loaded and hashed on their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -83,18 +83,26 @@ text_type!(
 pub struct Keys {
     /// The keys in use.
     pub keys: BTreeMap<Id, Object<Key>>,
-    /// What is wrong with the other files. A key whose file is wrong is not among the keys, so it is refused.
+    /// What is wrong with the other files.
     pub problems: Vec<Problem>,
 }
 
 /// Loads `DIR/keys`. A missing directory has no keys. One bad file leaves the others in use.
 ///
-/// Where two files have the same secret, neither is used: which principal is meant cannot be known.
+/// A key whose file cannot be read, or is wrong, stays as it was in `before`: neither a slip nor a process that ran out of
+/// files locks anybody out. To revoke a key is to remove its file, or to disable it. Where two files have the same secret,
+/// neither is used: which principal is meant cannot be known.
 #[must_use]
-pub fn load_keys(dir: &Path) -> Keys {
+pub fn load_keys(dir: &Path, before: &Keys) -> Keys {
     let mut snapshot = files::read(dir, &[Kind::Key]);
     let mut problems = std::mem::take(&mut snapshot.problems);
     let mut keys = objects::<Key>(Kind::Key, &snapshot, &mut problems);
+    let wrong: BTreeSet<&str> = problems.iter().map(|problem| problem.file.as_str()).collect();
+    // The directory itself, where its files could not even be listed.
+    let all = wrong.contains("") || wrong.contains(Kind::Key.directory());
+    for (id, key) in before.keys.iter().filter(|(_, key)| all || wrong.contains(key.file.as_str())) {
+        keys.entry(id.clone()).or_insert_with(|| key.clone());
+    }
     let mut holders: BTreeMap<Sha256Hex, Vec<Id>> = BTreeMap::new();
     for (id, key) in &keys {
         holders.entry(key.sha256.clone()).or_default().push(id.clone());

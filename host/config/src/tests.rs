@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::{Config, Dialect, Match, Problem, Problems, Source, content_hash, keys_hash, load, load_keys};
+use crate::{Config, Dialect, Keys, Match, Problem, Problems, Source, content_hash, keys_hash, load, load_keys};
 
 /// The smallest directory without a warning.
 const MINIMAL: [(&str, &str); 4] = [
@@ -61,7 +61,7 @@ fn the_shipped_directory_loads_without_a_warning() {
         assert_eq!(chosen.id.as_str(), route);
         assert!(chosen.plugins.iter().any(|id| id.as_str() == "filter-pii"), "{route} lets personal data through");
     }
-    let keys = load_keys(&dir);
+    let keys = load_keys(&dir, &Keys::default());
     assert!(keys.keys.is_empty() && keys.problems.is_empty());
 }
 
@@ -287,7 +287,7 @@ fn keys_are_loaded_on_their_own_and_fail_one_by_one() {
     write(dir.path(), "keys/good.toml", format!("sha256 = \"{a}\"\nexpires = \"2027-01-01T00:00:00Z\"\n"));
     write(dir.path(), "keys/plain.toml", "secret = \"hunter2\"\n");
     write(dir.path(), "keys/late.toml", format!("sha256 = \"{b}\"\nexpires = 2027-01-01T00:00:00Z\n"));
-    let keys = load_keys(dir.path());
+    let keys = load_keys(dir.path(), &Keys::default());
     let good = &keys.keys["good"];
     assert_eq!(keys.keys.len(), 1);
     assert_eq!((good.tenant.as_str(), good.roles[0].as_str(), good.models[0].as_str()), ("default", "user", "*"));
@@ -306,7 +306,37 @@ fn keys_are_loaded_on_their_own_and_fail_one_by_one() {
     assert_ne!(keys_hash(dir.path()), none);
 
     write(dir.path(), "keys/twin.toml", format!("sha256 = \"{a}\"\n"));
-    assert!(load_keys(dir.path()).keys.is_empty(), "whose secret it is cannot be known");
+    assert!(load_keys(dir.path(), &keys).keys.is_empty(), "whose secret it is cannot be known");
+}
+
+#[test]
+fn a_key_whose_file_went_wrong_stays_as_it_was() {
+    let dir = directory(&[]);
+    let key = |letter: &str| format!("sha256 = \"{}\"\n", letter.repeat(64));
+    write(dir.path(), "keys/a.toml", key("a"));
+    write(dir.path(), "keys/b.toml", key("b"));
+    let before = load_keys(dir.path(), &Keys::default());
+
+    write(dir.path(), "keys/a.toml", "sha256 = \"half wri");
+    let after = load_keys(dir.path(), &before);
+    assert_eq!(after.keys["a"].sha256, before.keys["a"].sha256);
+    assert!(after.problems.iter().all(|problem| problem.file == "keys/a.toml") && !after.problems.is_empty());
+
+    std::fs::remove_file(dir.path().join("keys/b.toml")).expect("removed");
+    std::fs::remove_file(dir.path().join("keys/a.toml")).expect("removed");
+    std::fs::create_dir(dir.path().join("keys/a.toml")).expect("what cannot be read");
+    let after = load_keys(dir.path(), &after);
+    assert_eq!(after.keys.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["a"], "a file that is gone is a key that is gone");
+
+    std::fs::rename(dir.path().join("keys"), dir.path().join("elsewhere")).expect("renamed");
+    write(dir.path(), "keys", "not a directory");
+    let after = load_keys(dir.path(), &after);
+    assert_eq!((after.keys.len(), after.problems.len()), (1, 1));
+    write(dir.path(), "elsewhere/c.toml", key("a"));
+    std::fs::remove_file(dir.path().join("keys")).expect("removed");
+    std::fs::rename(dir.path().join("elsewhere"), dir.path().join("keys")).expect("renamed");
+    let after = load_keys(dir.path(), &after);
+    assert!(after.keys.is_empty(), "two with one secret, one of them as it was");
 }
 
 /// (tenant, role, model, dialect); 0 leaves the field out.

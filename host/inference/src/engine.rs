@@ -4,6 +4,7 @@
 //! scheduler's business; here is only how requests reach it, how it sleeps, and how it ends.
 
 mod command;
+mod error;
 mod stream;
 
 use std::fmt;
@@ -19,13 +20,14 @@ use tollgate_backend::{Backend, Capabilities, Memory};
 use tollgate_domain::Parameters;
 
 pub(crate) use command::Doorbell;
+pub use error::{StartError, SubmitError};
 pub use stream::{Event, Finish, GenerateError, Generation};
 pub(crate) use stream::{Writer, stream};
 
-use crate::chat::{ChatCodec, Prompt, TemplateError};
+use crate::chat::{ChatCodec, Prompt};
 use crate::gauges::Gauges;
 use crate::reply::Reply;
-use crate::sampling::{OutOfRange, Sampling};
+use crate::sampling::Sampling;
 use crate::scheduler::{Limits, Progress, Request, Salt, Scheduler, Sequence};
 use crate::tickets::{Ticket, Tickets};
 use command::Command;
@@ -83,61 +85,6 @@ pub struct Job {
     pub deadline: Instant,
 }
 
-/// Why a job is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// The queue is full, or the tenant has its share of it.
-    #[error("the queue is full")]
-    QueueFull {
-        /// When a place is likely, in seconds, 1 to 60.
-        retry_after_s: u32,
-    },
-    /// The engine is stopping or has stopped.
-    #[error("the model is being stopped")]
-    Stopped,
-    /// The prompt leaves no room for a reply.
-    #[error("the prompt has {tokens} tokens and {limit} is the most")]
-    TooLong {
-        /// What it has.
-        tokens: usize,
-        /// What it may have.
-        limit: usize,
-    },
-    /// A number outside its range.
-    #[error("{field} has to be {range}")]
-    Parameter {
-        /// Its name in [`Parameters`] or [`Job`].
-        field: &'static str,
-        /// What it may be.
-        range: &'static str,
-    },
-}
-
-impl From<OutOfRange> for SubmitError {
-    fn from(OutOfRange { field, range }: OutOfRange) -> Self {
-        SubmitError::Parameter { field, range }
-    }
-}
-
-/// Why an engine does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A number in [`Settings`] or in what the backend says of itself is outside its range.
-    #[error("{field} has to be {range}")]
-    Setting {
-        /// Its name.
-        field: &'static str,
-        /// What it may be.
-        range: &'static str,
-    },
-    /// The model's chat template cannot be used.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// The operating system has no thread for it.
-    #[error("cannot start the model's thread: {0}")]
-    Thread(#[source] std::io::Error),
-}
-
 /// A loaded model that takes jobs. The last handle dropped ends its thread: at the latest after the step it is in.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
@@ -163,7 +110,7 @@ struct Shared {
     gauges: Arc<Gauges>,
     tickets: Arc<Tickets>,
     bell: Doorbell,
-    is_closed: AtomicBool,
+    is_closed: Arc<AtomicBool>,
     /// Numbers jobs in the order they came.
     arrivals: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -189,9 +136,14 @@ impl Engine {
         };
         let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges), Arc::clone(&tickets));
         let own_bell = bell.clone();
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let death = Death { name: name.to_owned(), is_closed: Arc::clone(&is_closed) };
         let thread = std::thread::Builder::new()
             .name(format!("model-{name}"))
-            .spawn(move || run(scheduler, &commands, &own_bell))
+            .spawn(move || {
+                let _death = death;
+                run(scheduler, &commands, &own_bell);
+            })
             .map_err(StartError::Thread)?;
         Ok(Engine(Arc::new(Shared {
             name: name.to_owned(),
@@ -202,7 +154,7 @@ impl Engine {
             gauges,
             tickets,
             bell,
-            is_closed: AtomicBool::new(false),
+            is_closed,
             arrivals: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
         })))
@@ -270,6 +222,12 @@ impl Engine {
             Err(TrySendError::Full(_)) => Err(shared.queue_full()),
             Err(TrySendError::Disconnected(_)) => Err(SubmitError::Stopped),
         }
+    }
+
+    /// Whether it takes jobs: it was not shut down, and its thread has not died of a panic.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.0.is_closed.load(SeqCst)
     }
 
     /// A handle that does not keep it alive.
@@ -343,9 +301,8 @@ impl Shared {
         let Some(thread) = thread.take() else { return };
         // There is room for it, or there will be after the step that the thread is in; a thread that has ended needs no word.
         let _ = self.bell.commands().send(Command::Stop(deadline));
-        if thread.join().is_err() {
-            tracing::error!(model = %self.name, "the model's thread has panicked");
-        }
+        // If it has panicked, it has said so itself.
+        let _ = thread.join();
     }
 }
 
@@ -377,6 +334,21 @@ fn check(settings: &Settings, capabilities: &Capabilities) -> Result<(), StartEr
     setting(capabilities.step_rows >= 1, "the backend's step_rows", "at least 1")?;
     setting(capabilities.sequence_tokens >= 2, "sequence_tokens", "at least 2")?;
     setting(capabilities.sequence_tokens <= capabilities.context_tokens, "sequence_tokens", "at most what the context holds")
+}
+
+/// Lives on the model thread: when that ends, however it does, the engine takes no more jobs.
+struct Death {
+    name: String,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        self.is_closed.store(true, SeqCst);
+        if std::thread::panicking() {
+            tracing::error!(model = %self.name, "the model's thread has panicked; its requests have ended");
+        }
+    }
 }
 
 /// The model thread.

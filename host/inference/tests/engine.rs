@@ -110,6 +110,21 @@ async fn a_full_queue_refuses_at_once() {
     assert!(hear(&mut submit(&engine, "say three")).await.1.is_ok());
 }
 
+/// A backend with a bug: who was being served hears of it, and nobody is let in to wait for a thread that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_thread_ends_its_requests_and_takes_no_more() {
+    let engine = engine();
+    let mut others = [submit(&engine, "forever"), submit(&engine, "forever")];
+    let mut fatal = submit(&engine, "panic");
+    assert_eq!(hear(&mut fatal).await.1, Err(GenerateError::Stopped));
+    for other in &mut others {
+        assert_eq!(hear(other).await.1, Err(GenerateError::Stopped));
+    }
+    until("it is known to be dead", || !engine.is_alive()).await;
+    assert!(matches!(engine.reserve("ann"), Err(SubmitError::Stopped)));
+    engine.shutdown(Instant::now());
+}
+
 /// P-L3: a reader that goes away frees its row, also when nothing else happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_generation_frees_its_row() {

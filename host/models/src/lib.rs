@@ -126,6 +126,12 @@ impl Model {
         self.deadline
     }
 
+    /// Whether it takes requests; a model whose thread has died has to be loaded again.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.engine.is_alive()
+    }
+
     /// What decodes.
     #[must_use]
     pub fn engine(&self) -> &Engine {

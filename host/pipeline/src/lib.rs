@@ -121,7 +121,7 @@ impl Pipeline {
     /// Whether everything that the config names serves.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        !self.health.degraded.load(Ordering::Relaxed)
+        !self.health.degraded.load(Ordering::Relaxed) && self.current.load().models.iter().all(|model| model.is_alive())
     }
 
     /// Says that something of the config is in quarantine, or that nothing is any more.

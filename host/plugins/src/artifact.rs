@@ -43,6 +43,7 @@ impl MacKey {
     /// Puts the MAC of `data` in front of it.
     pub(crate) fn seal(&self, magic: &[u8; 4], data: &[u8]) -> Vec<u8> {
         let mut mac = self.mac();
+        mac.update(magic);
         mac.update(data);
         let mut sealed = Vec::with_capacity(magic.len() + MAC_BYTES + data.len());
         sealed.extend_from_slice(magic);
@@ -59,6 +60,7 @@ impl MacKey {
             return Err(ArtifactError::Format);
         }
         let mut mac = self.mac();
+        mac.update(magic);
         mac.update(data);
         mac.verify_slice(tag).map_err(|_| ArtifactError::Mac)?;
         Ok(magic.len() + MAC_BYTES)

@@ -93,14 +93,14 @@ impl Builder {
             let digest = builder.digest(&component, &config_json);
             let out = builder.cache.join(format!("{digest}.plugin"));
             let found = builder.cached(&out, &digest);
-            (component, digest, out, found)
+            let functions = hex::encode(Sha256::digest(&component));
+            (component, functions, digest, out, found)
         });
         let panicked = |error: tokio::task::JoinError| failure(BuildStage::Process, error.to_string());
-        let (component, digest, out, found) = looked.await.map_err(panicked)?;
+        let (component, functions, digest, out, found) = looked.await.map_err(panicked)?;
         if let Some(found) = found {
             return Ok(found);
         }
-        let functions = hex::encode(Sha256::digest(&component));
         // The child reads the very bytes whose digest was taken, whatever happens to the file meanwhile.
         let copy = self.cache.join(format!("{digest}.{}.wasm", std::process::id()));
         let process = |error: std::io::Error| failure(BuildStage::Process, format!("{}: {error}", copy.display()));
@@ -120,7 +120,6 @@ impl Builder {
         // A copy left behind costs space until the cache is cleared, nothing more.
         let _ = tokio::fs::remove_file(&copy).await;
         let report = built?;
-        prune::prune(&self.cache);
         let snapshot = report.snapshot;
         tracing::info!(
             plugin = spec.id,
@@ -131,8 +130,11 @@ impl Builder {
             compile_ms = report.compile_ms,
             "plugin built"
         );
-        let key = self.key.clone();
-        let read = tokio::task::spawn_blocking(move || Artifact::read(&out, &key, &digest));
+        let (key, cache) = (self.key.clone(), self.cache.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            prune::prune(&cache);
+            Artifact::read(&out, &key, &digest)
+        });
         read.await.map_err(panicked)?.map_err(|error| failure(BuildStage::Process, error.to_string()))
     }
 

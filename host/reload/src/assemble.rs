@@ -176,7 +176,9 @@ impl Assembler {
     }
 
     async fn plugin(&mut self, config: &Config, object: &Object<PluginSpec>) -> Result<Arc<Plugin>, (String, String)> {
-        let path = self.components.path(&object.component, config).map_err(|reason| ("check".to_owned(), reason))?;
+        let (components, source, config) = (self.components.clone(), object.component.clone(), config.clone());
+        let found = tokio::task::spawn_blocking(move || components.path(&source, &config)).await;
+        let path = found.map_err(|error| error.to_string()).flatten().map_err(|reason| ("check".to_owned(), reason))?;
         let spec = spec_of(object);
         let artifact = self.builder.build(&path, &spec).await.map_err(|failure| (failure.stage.to_string(), failure.reason))?;
         // The same code and config under other limits is another plugin.
@@ -214,7 +216,7 @@ impl Assembler {
             _ => None,
         };
         let key = format!("{} {} {stamp:?}", object.id.as_str(), object.canonical_json());
-        if let Some(model) = self.models.get(&key).and_then(Weak::upgrade) {
+        if let Some(model) = self.models.get(&key).and_then(Weak::upgrade).filter(|model| model.is_alive()) {
             return Ok(model);
         }
         let (object, library, running, secret) = (object.clone(), self.library.clone(), self.running(), self.server_secret);

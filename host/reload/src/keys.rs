@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tollgate_config::Keys;
 
 use crate::OnKeys;
 
@@ -14,24 +15,33 @@ use crate::OnKeys;
 pub(crate) struct KeyWatch {
     dir: PathBuf,
     on_keys: OnKeys,
-    /// What the keys were when they were last taken in. Nothing yet: they may have changed while the gateway started.
-    seen: Mutex<Option<[u8; 32]>>,
+    /// What they were when they were last taken in. Nothing seen yet: they may have changed while the gateway started.
+    last: Mutex<(Option<[u8; 32]>, Keys)>,
 }
 
 impl KeyWatch {
-    pub(crate) fn new(dir: PathBuf, on_keys: OnKeys) -> Self {
-        KeyWatch { dir, on_keys, seen: Mutex::default() }
+    pub(crate) fn new(dir: PathBuf, keys: Keys, on_keys: OnKeys) -> Self {
+        KeyWatch { dir, on_keys, last: Mutex::new((None, keys)) }
     }
 
     /// Takes in the keys if they changed. Key files are few and small.
-    pub(crate) fn take(&self) {
+    fn take(&self) {
         // Held while they are read, so that an older set is never taken in after a newer one.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen, keys) = &mut *last;
         let now = tollgate_config::keys_hash(&self.dir);
         if *seen != Some(now) {
             *seen = Some(now);
-            (self.on_keys)(&tollgate_config::load_keys(&self.dir));
+            *keys = tollgate_config::load_keys(&self.dir, keys);
+            (self.on_keys)(keys);
         }
+    }
+
+    /// [`KeyWatch::take`], where files may be waited for.
+    pub(crate) async fn look(self: &Arc<Self>) {
+        let watch = Arc::clone(self);
+        // It fails only if a look panicked; the next one is as good.
+        let _ = tokio::task::spawn_blocking(move || watch.take()).await;
     }
 
     /// Looks whenever something `changed`, and every `poll_s` seconds, until `stop`.
@@ -39,9 +49,7 @@ impl KeyWatch {
         let watch = Arc::clone(self);
         tracker.spawn(async move {
             loop {
-                let look = Arc::clone(&watch);
-                // It fails only if a look panicked; the next one is as good.
-                let _ = tokio::task::spawn_blocking(move || look.take()).await;
+                watch.look().await;
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = changed.notified() => {}

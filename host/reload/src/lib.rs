@@ -62,6 +62,7 @@ pub struct Reloader {
     /// What the running process was started with, for fields that need a restart.
     started_with: Config,
     current: Config,
+    keys: Keys,
     on_keys: OnKeys,
     status: Arc<Mutex<Status>>,
     live: VecDeque<Weak<Generation>>,
@@ -108,15 +109,15 @@ impl StatusHandle {
 }
 
 impl Reloader {
-    /// Begins with the config that the first generation was built from, and its [`fingerprint`] from before that. `on_keys` hears of every change of the keys. Its tasks
-    /// are spawned on `tracker` and end at `stop`.
+    /// Begins with the config that the first generation was built from, its [`fingerprint`] from before that, and the `keys` in
+    /// use. `on_keys` hears of every change of them. Its tasks are spawned on `tracker` and end at `stop`.
     #[must_use]
     pub fn new(
         assembler: Assembler,
         pipeline: Pipeline,
         config: Config,
         seen: [u8; 32],
-        on_keys: OnKeys,
+        (keys, on_keys): (Keys, OnKeys),
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
@@ -132,6 +133,7 @@ impl Reloader {
             current: config,
             assembler,
             pipeline,
+            keys,
             on_keys,
             status: Arc::new(Mutex::new(status)),
             tracker,
@@ -155,7 +157,7 @@ impl Reloader {
         let own = trigger.clone();
         let changed = Arc::new(Notify::new());
         let watcher = watch::watch(&self.dir, trigger.clone(), Arc::clone(&changed))?;
-        let keys = Arc::new(KeyWatch::new(self.dir.clone(), self.on_keys.clone()));
+        let keys = Arc::new(KeyWatch::new(self.dir.clone(), std::mem::take(&mut self.keys), self.on_keys.clone()));
         keys.run(changed, self.current.settings.reload.poll_s, &self.tracker, self.stop.clone());
         let stop = self.stop.clone();
         let tracker = self.tracker.clone();
@@ -175,16 +177,23 @@ impl Reloader {
                     () = tokio::time::sleep(poll) => {}
                 }
                 if waiting.is_empty() {
-                    self.settled().await;
+                    tokio::select! {
+                        () = self.settled() => {}
+                        () = stop.cancelled() => return,
+                    }
                 }
                 while let Ok(reply) = looks.try_recv() {
                     waiting.extend(reply);
                 }
-                keys.take();
-                // Who asks for a reload gets one more attempt at what failed, though no file has changed since.
-                let is_asked_again = !waiting.is_empty() && !self.pipeline.is_healthy();
+                keys.look().await;
+                // Who asks for a reload gets one more attempt at what failed, though no file has changed since. A model whose
+                // thread has died is loaded again without being asked for.
+                let is_due = match waiting.is_empty() {
+                    true => self.pipeline.current().models.iter().any(|model| !model.is_alive()),
+                    false => !self.pipeline.is_healthy(),
+                };
                 let now = self.fingerprint().await;
-                if now != self.seen || is_asked_again {
+                if now != self.seen || is_due {
                     self.seen = now;
                     tokio::select! {
                         () = self.reload() => {}
@@ -238,13 +247,15 @@ impl Reloader {
 
     async fn build(&mut self) -> Result<(Config, Generation), Vec<Quarantined>> {
         let dir = self.dir.clone();
-        let loaded = tokio::task::spawn_blocking(move || tollgate_config::load(&dir)).await;
-        let loaded = loaded.map_err(|error| vec![Quarantined::internal(&error.to_string())])?;
-        let config = loaded
+        let loaded = tokio::task::spawn_blocking(move || {
+            // What it names is watched from before it is built.
+            tollgate_config::load(&dir).map(|config| (fingerprint(&config), config))
+        });
+        let loaded = loaded.await.map_err(|error| vec![Quarantined::internal(&error.to_string())])?;
+        let (seen, config) = loaded
             .map_err(|problems| problems.0.iter().map(|problem| self.assembler.config_problem(problem)).collect::<Vec<_>>())?;
-        // What it names is watched from before it is built.
         self.attempted = config.clone();
-        self.seen = fingerprint(&config);
+        self.seen = seen;
         let generation = self.assembler.build(&config, self.next_number).await?;
         Ok((config, generation))
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tollgate_api::ApiState;
-use tollgate_config::Config;
+use tollgate_config::{Config, Keys};
 use tollgate_models::{Library, Running};
 use tollgate_pipeline::Pipeline;
 use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
@@ -23,11 +23,16 @@ use crate::cli::Serve;
 use crate::credentials::StoredKeys;
 use crate::data::{Data, write_default_config};
 use crate::listen::{self, Bound};
+use crate::open_files;
 use crate::service::{Front, body_failure, edge_error};
 
 /// How long libgomp's threads spin before they sleep. Its default starves every other thread of a busy machine (decode fell to a
 /// twentieth); this costs 3 % of decode when alone. libgomp reads it when it is loaded, before `main`.
 const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "20000");
+
+/// How long the last step of a model may take after a drain, and after a second SIGINT.
+const LAST_STEP: Duration = Duration::from_secs(10);
+const FORCED_STEP: Duration = Duration::from_millis(500);
 
 pub(crate) fn main(arguments: &Serve) -> anyhow::Result<ExitCode> {
     if std::env::var_os(SPIN.0).is_none() && std::env::var_os("OMP_WAIT_POLICY").is_none() {
@@ -51,13 +56,15 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let seen = tollgate_reload::fingerprint(&config);
     let _level = tollgate_telemetry::init(&config.settings.log.level)?;
     let signals = Signals::install().context("signal handlers")?;
+    open_files::raise(&config);
     let data = Data::open(&arguments.data)?;
     let drain = Drain::new();
 
     let keys = Arc::new(KeyStore::default());
     let admin_key = data.admin_key()?;
     let on_keys = key_updater(Arc::clone(&keys), admin_key);
-    on_keys(&tollgate_config::load_keys(&arguments.config));
+    let first_keys = tollgate_config::load_keys(&arguments.config, &Keys::default());
+    on_keys(&first_keys);
 
     let local = LocalCa::ensure(&data.tls(), time::OffsetDateTime::now_utc())?;
     let bound = listen::bind(&config, &local, &drain)?;
@@ -71,7 +78,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let grace = Duration::from_secs(u64::from(config.settings.shutdown.grace_s));
     let stop = CancellationToken::new();
     let tracker = drain.tracker().clone();
-    let reloader = Reloader::new(assembler, pipeline.clone(), config.clone(), seen, on_keys, tracker, stop.clone());
+    let reloader = Reloader::new(assembler, pipeline.clone(), config.clone(), seen, (first_keys, on_keys), tracker, stop.clone());
     let reload = reloader.status();
     let trigger = reloader.run().context("watching the config directory")?;
 
@@ -87,7 +94,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         stop.cancel();
     };
     let ending = signals.supervise(&drain, grace, || trigger.poke(), on_stop).await;
-    stop_models(running).await;
+    stop_models(running, &ending).await;
     Ok(exit_code(&ending))
 }
 
@@ -102,7 +109,7 @@ fn load(dir: &Path) -> anyhow::Result<Config> {
 fn key_updater(store: Arc<KeyStore>, admin_key: String) -> OnKeys {
     Arc::new(move |keys| {
         for problem in &keys.problems {
-            tracing::error!(file = problem.file, reason = %problem, "key refused");
+            tracing::error!(file = problem.file, reason = %problem, "key file refused; its key stays as it was");
         }
         store.replace(keys, [Holder::admin(&admin_key)]);
         tracing::info!(keys = keys.keys.len(), "keys active");
@@ -146,10 +153,14 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-/// Ends the models' threads before the process runs its exit handlers, which native libraries do not expect to race with.
-async fn stop_models(running: Running) {
-    // It fails only if the runtime is gone, and with it every request.
-    let _ = tokio::task::spawn_blocking(move || running.stop(Instant::now())).await;
+/// Ends the models' threads before the process runs its exit handlers, which native libraries do not expect to race with. A
+/// model ends after the step that it is in; one that takes too long for that is left behind.
+async fn stop_models(running: Running, ending: &Ending) {
+    let patience = if *ending == Ending::Forced { FORCED_STEP } else { LAST_STEP };
+    let stopped = tokio::task::spawn_blocking(move || running.stop(Instant::now()));
+    if tokio::time::timeout(patience, stopped).await.is_err() {
+        tracing::warn!("a model has not ended its last step; the process ends all the same");
+    }
 }
 
 fn exit_code(ending: &Ending) -> ExitCode {

@@ -8,7 +8,7 @@ use anyhow::Context;
 /// Says everything that is wrong with a config directory. Success is silent but for warnings.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 pub(crate) fn check(dir: &Path) -> ExitCode {
-    let keys = tollgate_config::load_keys(dir);
+    let keys = tollgate_config::load_keys(dir, &tollgate_config::Keys::default());
     let loaded = tollgate_config::load(dir);
     for problem in &keys.problems {
         eprintln!("error: {problem}");

@@ -10,6 +10,7 @@ mod credentials;
 mod data;
 mod keys;
 mod listen;
+mod open_files;
 mod service;
 
 use std::process::ExitCode;

@@ -20,6 +20,7 @@
 //! | `forever` | `and on ` without end |
 //! | `fail N` | counts; the step of the N-th token is [`DecodeError::Failed`] |
 //! | `hang MS` | `done`; the step of its first token takes that many milliseconds longer, 60,000 at most |
+//! | `panic` | none; the step of its first token panics, as a backend with a bug would |
 //! | `nan` | logits that are not numbers |
 //! | anything else | `You said: ` and the message |
 //!
@@ -154,11 +155,17 @@ impl Scripted {
         match slot.as_ref().and_then(|reply| reply.fault) {
             Some(Fault::Fail { at }) if said + 1 == at => return Err(DecodeError::Failed("as it was told to".to_owned())),
             Some(Fault::Hang { ms }) if said == 0 => sleep(Duration::from_millis(ms)),
+            Some(Fault::Panic) => told_to_panic(),
             _ => {}
         }
         script::write_logits(slot.as_ref(), tokens, state, &self.words, &mut self.logits);
         Ok(())
     }
+}
+
+#[allow(clippy::panic, reason = "what a backend with a bug would do")]
+fn told_to_panic() -> ! {
+    panic!("as it was told to")
 }
 
 impl Backend for Scripted {

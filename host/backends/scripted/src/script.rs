@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     Fail { at: usize },
     /// The step of the first token takes longer.
     Hang { ms: u64 },
+    /// The step of the first token panics.
+    Panic,
 }
 
 enum Script {
@@ -129,6 +131,7 @@ fn read(command: &str, words: &Words) -> (Script, Option<Fault>) {
             let ms = u64::try_from(number(rest)).unwrap_or(u64::MAX).min(MAX_HANG_MS);
             (fixed("done"), Some(Fault::Hang { ms }))
         }
+        "panic" => (fixed("done"), Some(Fault::Panic)),
         "nan" => (Script::Nan, None),
         _ => (fixed(&cut(format!("You said: {command}"))), None),
     }

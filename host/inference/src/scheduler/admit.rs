@@ -3,6 +3,8 @@
 //! Cells are counted by what each sequence has and will have; shared ones count once, with whom they were copied from. That can
 //! be off by what outlives its source. The backend has the last word ([`DecodeError::Full`](tollgate_backend::DecodeError)).
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tollgate_backend::{SequenceId, Token};
@@ -23,11 +25,12 @@ struct Place {
 impl Scheduler {
     /// Takes in whom there is room for, in turn. It stops at the first that has to wait: nobody overtakes within the turn order.
     pub(super) fn admit(&mut self) {
-        while self.running.len() < usize::from(self.backend.capabilities().max_sequences) {
-            let Some(next) = self.queue.peek() else { return };
+        while let Some(next) = self.queue.peek() {
             let found = self.find_prefix(next);
             let (tokens, headroom) = (next.tokens.len(), next.headroom());
-            let Some(place) = self.find_place(found, tokens, headroom) else { return };
+            let is_seat_free = self.running.len() < self.seats();
+            let place = if is_seat_free { self.find_place(found, tokens, headroom) } else { None };
+            let Some(place) = place else { if self.make_way() { continue } else { return } };
             let Some(mut sequence) = self.queue.pop() else { return };
             sequence.ticket = None;
             if let Some(cached) = sequence.place(place.slot, place.decoded, place.shared) {
@@ -35,6 +38,47 @@ impl Scheduler {
             }
             self.running.push(sequence);
         }
+    }
+
+    /// The next in turn has fewer sequences than its share, and others have more than theirs: the youngest of those go back to the
+    /// queue, if that is enough for it to get in (P-L5). Returns whether it is.
+    fn make_way(&mut self) -> bool {
+        let Some(next) = self.queue.peek() else { return false };
+        let mut held: HashMap<&str, usize> = HashMap::new();
+        for sequence in &self.running {
+            *held.entry(&sequence.tenant).or_default() += 1;
+        }
+        let share = |tenant: &str| self.queue.share(tenant, self.seats());
+        if held.get(&*next.tenant).is_some_and(|held| *held >= share(&next.tenant)) {
+            return false;
+        }
+        // Who gives way comes later in turn: it does not get back in before the one it gave way to.
+        let turn = |sequence: &Sequence| (self.queue.pass(&sequence.tenant), Arc::clone(&sequence.tenant));
+        let mut youngest = (0..self.running.len()).collect::<Vec<_>>();
+        youngest.sort_unstable_by_key(|index| Reverse(self.running.get(*index).map(|sequence| sequence.arrived)));
+        let mut cells = self.reserved().saturating_add(next.tokens.len()).saturating_add(next.headroom());
+        let mut leaving = Vec::new();
+        for index in youngest {
+            if !leaving.is_empty() && cells <= self.context_tokens() {
+                break;
+            }
+            let Some(sequence) = self.running.get(index) else { continue };
+            let Some(held) = held.get_mut(&*sequence.tenant).filter(|held| **held > share(&sequence.tenant)) else { continue };
+            if turn(sequence) > turn(next) {
+                *held -= 1;
+                cells = cells.saturating_sub(sequence.cells());
+                leaving.push(index);
+            }
+        }
+        if leaving.is_empty() || cells > self.context_tokens() {
+            return false;
+        }
+        // From the back, so that taking one out does not move those that are still to be.
+        leaving.sort_unstable_by_key(|index| Reverse(*index));
+        for index in leaving {
+            self.preempt(index);
+        }
+        true
     }
 
     /// Gives up what is least missed: the idle prefix used longest ago, or else the youngest parked sequence's place, but not
@@ -204,6 +248,11 @@ impl Scheduler {
                 return None;
             }
         }
+    }
+
+    /// Sequences that can run at once.
+    fn seats(&self) -> usize {
+        usize::from(self.backend.capabilities().max_sequences)
     }
 
     /// Cells that running sequences hold or will hold.

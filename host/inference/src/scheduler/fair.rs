@@ -98,6 +98,14 @@ impl<T> FairQueue<T> {
         self.tenants.get(tenant).map_or(self.now, |entry| entry.pass)
     }
 
+    /// A tenant's part of so many seats, by weight among those who wait or are active now; at least one.
+    pub(super) fn share(&self, tenant: &str, seats: usize) -> usize {
+        let all: u64 = self.tenants.values().filter(|entry| !entry.is_idle()).map(|entry| u64::from(entry.weight.max(1))).sum();
+        let own = self.tenants.get(tenant).map_or(1, |entry| u64::from(entry.weight.max(1)));
+        let seats = u64::try_from(seats).unwrap_or(u64::MAX);
+        usize::try_from(seats.saturating_mul(own) / all.max(1)).unwrap_or(usize::MAX).max(1)
+    }
+
     /// Takes out everything waiting for which `leaves` holds.
     pub(super) fn extract(&mut self, mut leaves: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
@@ -173,6 +181,17 @@ mod tests {
         }
         let counts = serve(&mut queue, 800);
         assert!((595..=605).contains(&counts["heavy"]), "{counts:?}");
+    }
+
+    #[test]
+    fn seats_are_shared_by_weight_among_those_who_are_here() {
+        let mut queue = FairQueue::new();
+        queue.push(&name("heavy"), 3, 1);
+        assert_eq!(queue.share("heavy", 8), 8);
+        queue.push(&name("light"), 1, 2);
+        assert_eq!((queue.share("heavy", 8), queue.share("light", 8), queue.share("light", 2)), (6, 2, 1));
+        assert!(queue.pop().is_some(), "who is served is still here");
+        assert_eq!((queue.share("heavy", 8), queue.share("light", 8)), (6, 2));
     }
 
     #[test]

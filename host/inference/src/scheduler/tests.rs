@@ -190,6 +190,48 @@ fn a_quiet_tenant_is_next() {
     assert!(served <= 4, "{served} of the others were served before");
 }
 
+/// P-L5: a tenant that has every sequence gives up those over its share, and says the same in the end as if it had not.
+#[test]
+fn nobody_keeps_all_sequences() {
+    let whole = Bench::new(Settings::default()).hear(&ask("count 200"));
+    let mut bench = Bench::new(Settings { max_sequences: 4, ..Settings::default() });
+    let mut noisy: Vec<Generation> = (0..12).map(|_| bench.submit(&ask("count 200"))).collect();
+    for _ in 0..10 {
+        bench.step();
+    }
+    let mut quiet: Vec<Generation> = (0..3).map(|_| bench.submit(&Ask { tenant: "bob", ..ask("forever") })).collect();
+    bench.step();
+    bench.step();
+    assert!(quiet[..2].iter_mut().all(|reply| !listen(reply).pieces.is_empty()), "two of four are bob's at once");
+    for _ in 0..50 {
+        bench.step();
+        assert_eq!(bench.gauges.running(), 4);
+    }
+    assert_eq!(bench.gauges.preemptions(), 2, "nobody is sent back and forth");
+    assert!(listen(&mut quiet[2]).pieces.is_empty(), "nor is a share more than a share");
+    drop(quiet);
+    bench.run();
+    assert!(noisy.iter_mut().all(|reply| listen(reply).pieces == whole.pieces));
+    assert!(bench.is_at_rest());
+}
+
+/// P-L5: the same where cells are what is short.
+#[test]
+fn nobody_keeps_all_cells() {
+    let mut bench = Bench::new(Settings { max_sequences: 4, context_tokens: 600, ..Settings::default() });
+    let _noisy = ["a", "b", "c", "d"].map(|letter| bench.submit(&ask(format!("say {}", letter.repeat(150)))));
+    for _ in 0..10 {
+        bench.step();
+    }
+    let mut quiet = bench.submit(&Ask { tenant: "bob", ..ask(format!("say {}", "y".repeat(160))) });
+    assert!(bench.gauges.running() > 2 && bench.gauges.running() < 4, "{}", bench.gauges.running());
+    let before = bench.gauges.preemptions();
+    for _ in 0..4 {
+        bench.step();
+    }
+    assert!(bench.gauges.preemptions() > before && !listen(&mut quiet).pieces.is_empty());
+}
+
 /// P-L3: whoever goes is out at the next step, in the queue, in prefill and in decode, and nothing of it stays.
 #[test]
 fn three_hundred_cancels_leave_nothing_behind() {
