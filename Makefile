@@ -26,7 +26,7 @@ plugins: setup ## Build the first-party plugins and the tests' guests into targe
 	@target/release/xtask plugins
 
 build: plugins ## Build target/release/tollgate
-	@echo "== tollgate (target/release/tollgate); the first build takes about 15 minutes on 2 cores, most of it llama.cpp and wasmtime"
+	@echo "== tollgate (target/release/tollgate); the first build takes 15 to 25 minutes on 2 cores, most of it llama.cpp and wasmtime"
 	@$(CARGO) build --release --workspace --bin tollgate
 
 run: build ## Run the gateway with CONFIG and DATA (by default ./config and ./data)

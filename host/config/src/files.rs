@@ -109,12 +109,6 @@ pub fn content_hash(dir: &Path) -> [u8; 32] {
     read(dir, &Kind::GENERATION).hash()
 }
 
-/// A digest of the key files: equal as long as nothing changed. For polling.
-#[must_use]
-pub fn keys_hash(dir: &Path) -> [u8; 32] {
-    read(dir, &[Kind::Key]).hash()
-}
-
 /// Reads the files of the given kinds.
 pub(crate) fn read(dir: &Path, kinds: &[Kind]) -> Snapshot {
     let mut reader = Reader { snapshot: Snapshot::default(), bytes_left: MAX_TOTAL_BYTES };
@@ -159,13 +153,19 @@ impl Reader {
                 return;
             }
         };
-        if stems.len() > MAX_OBJECTS {
-            let message = format!("there are more than {MAX_OBJECTS} files");
+        let is_over = stems.len() > MAX_OBJECTS;
+        let message = format!("there are more than {MAX_OBJECTS} files");
+        if is_over && kind != Kind::Key {
             self.problem(directory, message, "remove what is not in use");
             return;
         }
-        for stem in stems {
+        for (number, stem) in stems.into_iter().enumerate() {
             let name = format!("{directory}/{stem}.toml");
+            // Each key is for itself: too many of them keep none from being revoked.
+            if number >= MAX_OBJECTS {
+                self.problem(name, message.clone(), "remove what is not in use");
+                continue;
+            }
             match stem.parse::<Id>() {
                 Ok(id) => self.file(dir, kind, id, name),
                 Err(malformed) => {
@@ -219,7 +219,7 @@ impl Reader {
     }
 }
 
-/// The names without `.toml` of the files in a directory that count, sorted; one more than allowed at most.
+/// The names without `.toml` of the files in a directory that count, sorted; no more than twice as many as are allowed.
 fn stems(directory: &Path) -> io::Result<BTreeSet<String>> {
     let mut stems = BTreeSet::new();
     for entry in fs::read_dir(directory)? {
@@ -232,7 +232,7 @@ fn stems(directory: &Path) -> io::Result<BTreeSet<String>> {
         if let Some(stem) = name.strip_suffix(".toml") {
             stems.insert(stem.to_owned());
         }
-        if stems.len() > MAX_OBJECTS {
+        if stems.len() >= 2 * MAX_OBJECTS {
             break;
         }
     }

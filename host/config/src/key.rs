@@ -85,6 +85,8 @@ pub struct Keys {
     pub keys: BTreeMap<Id, Object<Key>>,
     /// What is wrong with the other files.
     pub problems: Vec<Problem>,
+    /// A digest of the files that these are from: equal as long as nothing changed.
+    pub hash: [u8; 32],
 }
 
 /// Loads `DIR/keys`. A missing directory has no keys. One bad file leaves the others in use.
@@ -95,6 +97,7 @@ pub struct Keys {
 #[must_use]
 pub fn load_keys(dir: &Path, before: &Keys) -> Keys {
     let mut snapshot = files::read(dir, &[Kind::Key]);
+    let hash = snapshot.hash();
     let mut problems = std::mem::take(&mut snapshot.problems);
     let mut keys = objects::<Key>(Kind::Key, &snapshot, &mut problems);
     let wrong: BTreeSet<&str> = problems.iter().map(|problem| problem.file.as_str()).collect();
@@ -118,7 +121,7 @@ pub fn load_keys(dir: &Path, before: &Keys) -> Keys {
             ));
         }
     }
-    Keys { keys, problems }
+    Keys { keys, problems, hash }
 }
 
 fn default_tenant() -> Name {

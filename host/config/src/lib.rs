@@ -10,7 +10,7 @@
 //! ```
 //!
 //! One object per file; its id is the file's stem. [`load`] reads the directory, [`load_keys`] the keys (which apply at once
-//! and belong to no generation), and [`content_hash`] and [`keys_hash`] tell a poll whether anything changed. There is no
+//! and belong to no generation), and [`content_hash`] and [`Keys::hash`] tell a poll whether anything changed. There is no
 //! other I/O here: components, artifacts and certificates are only named, and [`Config::resolve`] says where they lie.
 //!
 //! Two stages: *parse* holds each file against the JSON Schema that its type derives (unknown keys, types, ranges, forms), so
@@ -40,7 +40,7 @@ mod validate;
 mod tests;
 
 pub use config::{Config, Object, load};
-pub use files::{content_hash, keys_hash};
+pub use files::content_hash;
 pub use key::{Key, Keys, Timestamp, load_keys};
 pub use listener::{Addresses, Dialect, Listener, ListenerLimits, Tls};
 pub use model::{Backend, Model, Sampling, Scripted};

@@ -117,7 +117,7 @@ impl Default for Reload {
 
 impl Default for Build {
     fn default() -> Self {
-        Self { memory_mib: 1_024, time_s: 60 }
+        Self { memory_mib: 1_024, time_s: 120 }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::{Config, Dialect, Keys, Match, Problem, Problems, Source, content_hash, keys_hash, load, load_keys};
+use crate::{Config, Dialect, Keys, Match, Problem, Problems, Source, content_hash, load, load_keys};
 
 /// The smallest directory without a warning.
 const MINIMAL: [(&str, &str); 4] = [
@@ -283,7 +283,7 @@ fn keys_are_loaded_on_their_own_and_fail_one_by_one() {
     let (a, b) = ("a".repeat(64), "b".repeat(64));
     let dir = directory(&[]);
     let generation = content_hash(dir.path());
-    let none = keys_hash(dir.path());
+    let none = load_keys(dir.path(), &Keys::default()).hash;
     write(dir.path(), "keys/good.toml", format!("sha256 = \"{a}\"\nexpires = \"2027-01-01T00:00:00Z\"\n"));
     write(dir.path(), "keys/plain.toml", "secret = \"hunter2\"\n");
     write(dir.path(), "keys/late.toml", format!("sha256 = \"{b}\"\nexpires = 2027-01-01T00:00:00Z\n"));
@@ -303,7 +303,7 @@ fn keys_are_loaded_on_their_own_and_fail_one_by_one() {
     );
     assert!(!format!("{keys:?}").contains("hunter2"));
     assert_eq!(content_hash(dir.path()), generation, "keys are no part of a generation");
-    assert_ne!(keys_hash(dir.path()), none);
+    assert_ne!(keys.hash, none);
 
     write(dir.path(), "keys/twin.toml", format!("sha256 = \"{a}\"\n"));
     assert!(load_keys(dir.path(), &keys).keys.is_empty(), "whose secret it is cannot be known");
@@ -337,6 +337,21 @@ fn a_key_whose_file_went_wrong_stays_as_it_was() {
     std::fs::rename(dir.path().join("elsewhere"), dir.path().join("keys")).expect("renamed");
     let after = load_keys(dir.path(), &after);
     assert!(after.keys.is_empty(), "two with one secret, one of them as it was");
+}
+
+/// One key too many is a problem of its own: it keeps none of the others from being read, or revoked.
+#[test]
+fn too_many_keys_are_refused_one_by_one() {
+    let dir = directory(&[]);
+    for number in 0..1_002 {
+        write(dir.path(), &format!("keys/k{number:04}.toml"), format!("sha256 = \"{number:064}\"\n"));
+    }
+    let before = load_keys(dir.path(), &Keys::default());
+    assert_eq!((before.keys.len(), before.problems.len()), (1_000, 2));
+    std::fs::remove_file(dir.path().join("keys/k0000.toml")).expect("removed");
+    let after = load_keys(dir.path(), &before);
+    assert!(!after.keys.contains_key("k0000") && after.keys.contains_key("k1000"));
+    assert_ne!(after.hash, before.hash);
 }
 
 /// (tenant, role, model, dialect); 0 leaves the field out.

@@ -33,9 +33,9 @@ impl Tickets {
         self.places.take(tenant, 1).map(|place| self.ticket(place))
     }
 
-    /// A ticket for one that had a sequence and lost it; never refused.
+    /// A ticket for one that had a sequence and lost it: it was let in once, and takes nobody's place.
     pub(crate) fn take_again(&self, tenant: &Arc<str>) -> Ticket {
-        self.ticket(self.places.take_again(tenant, 1))
+        self.ticket(self.places.none(tenant))
     }
 
     fn ticket(&self, place: Share) -> Ticket {

@@ -7,21 +7,40 @@ use tollgate_inference::{Engine, WeakEngine};
 
 /// Every engine that was started and has not ended. Clones are the same list.
 #[derive(Debug, Clone, Default)]
-pub struct Running(Arc<Mutex<Vec<WeakEngine>>>);
+pub struct Running(Arc<Mutex<List>>);
+
+#[derive(Debug, Default)]
+struct List {
+    engines: Vec<WeakEngine>,
+    /// Nobody is let in any more.
+    is_stopped: bool,
+}
 
 impl Running {
+    /// Takes an engine in. One that comes after the end is stopped at once.
     pub(crate) fn add(&self, engine: &Engine) {
-        let mut engines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        engines.retain(|engine| engine.upgrade().is_some());
-        engines.push(engine.downgrade());
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.is_stopped {
+            drop(list);
+            engine.shutdown(Instant::now());
+            return;
+        }
+        list.engines.retain(|engine| engine.upgrade().is_some());
+        list.engines.push(engine.downgrade());
     }
 
-    /// Stops them all and waits until their threads have ended: what still runs at `deadline` is ended then. Call it where waiting
-    /// is allowed.
+    /// Stops them all at the same time and waits until their threads have ended: what still runs at `deadline` is ended then. Call it
+    /// where waiting is allowed.
     pub fn stop(&self, deadline: Instant) {
-        let engines = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for engine in engines.iter().filter_map(WeakEngine::upgrade) {
-            engine.shutdown(deadline);
-        }
+        let engines = {
+            let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            list.is_stopped = true;
+            std::mem::take(&mut list.engines)
+        };
+        std::thread::scope(|scope| {
+            for engine in engines.iter().filter_map(WeakEngine::upgrade) {
+                scope.spawn(move || engine.shutdown(deadline));
+            }
+        });
     }
 }

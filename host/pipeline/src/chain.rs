@@ -8,6 +8,7 @@ use tollgate_plugins::{
 };
 
 use crate::Route;
+use crate::held::Held;
 
 /// Bytes that the filters of a reply may release together: more than any context of tokens spells out.
 const MAX_REPLY_BYTES: usize = 16 << 20;
@@ -50,9 +51,11 @@ impl Chain {
         Ok(decision)
     }
 
-    /// Who asks is known: gives back what was reserved to find out.
-    pub(crate) fn identified(&mut self) {
+    /// Who asks is known: gives back what was reserved to find out. What is kept for the route is the tenant's from now on.
+    pub(crate) fn identified(&mut self, tenant: &str) -> Result<(), Refusal> {
         self.reservation.release();
+        let is_full = self.running.iter_mut().any(|instance| !instance.charge(&self.slots, tenant));
+        if is_full { Err(overloaded(&self.slots)) } else { Ok(()) }
     }
 
     /// Takes on the chosen route: ends what it does not need, and reserves what it does.
@@ -138,7 +141,7 @@ impl Chain {
                 }
             }
             if plugin.has(Hook::FilterReply) {
-                filters.push(instance);
+                filters.push(Filter { instance, held: Held::default() });
             } else {
                 format = Some(instance);
             }
@@ -148,7 +151,7 @@ impl Chain {
             Some(instance) => Formatter::Own(Box::new(instance)),
             None => filters
                 .iter()
-                .position(|filter| format_plugin.as_ref().is_some_and(|format| Arc::ptr_eq(format, filter.plugin())))
+                .position(|filter| format_plugin.as_ref().is_some_and(|format| Arc::ptr_eq(format, filter.instance.plugin())))
                 .map_or(Formatter::None, Formatter::Filter),
         };
         Ok(ReplyChain { filters, format, ctx: ctx.clone(), budget: MAX_REPLY_BYTES })
@@ -211,9 +214,15 @@ enum Formatter {
     Filter(usize),
 }
 
+/// An instance that a reply goes through, and what it holds back of it.
+struct Filter {
+    instance: Instance,
+    held: Held,
+}
+
 /// The instances that a reply goes through.
 pub(crate) struct ReplyChain {
-    filters: Vec<Instance>,
+    filters: Vec<Filter>,
     format: Formatter,
     ctx: Context,
     /// Bytes that the filters together may still release.
@@ -236,12 +245,19 @@ impl ReplyChain {
         let mut all = Step::default();
         let mut at = 0;
         while let Some(filter) = self.filters.get_mut(at) {
-            let plugin = Arc::clone(filter.plugin());
-            let step = match filter.finish().await {
+            let plugin = Arc::clone(filter.instance.plugin());
+            let step = match filter.instance.finish().await {
                 Ok(step) => step,
                 Err(kill) => {
-                    skip_or_refuse(&plugin, &kill)?;
-                    self.drop_filter(at);
+                    // What it held goes on to those that are left.
+                    let held = self.skip_filter(at, &kill)?;
+                    let later = self.cascade(at, held).await?;
+                    all.release.extend(later.release);
+                    all.flags.extend(later.flags);
+                    all.cut = later.cut;
+                    if all.cut.is_some() {
+                        break;
+                    }
                     continue;
                 }
             };
@@ -265,7 +281,7 @@ impl ReplyChain {
         let instance = match &mut self.format {
             Formatter::None => return Ok(reply.to_owned()),
             Formatter::Own(instance) => Some(&mut **instance),
-            Formatter::Filter(at) => self.filters.get_mut(*at),
+            Formatter::Filter(at) => self.filters.get_mut(*at).map(|filter| &mut filter.instance),
         };
         let Some(instance) = instance else { return Ok(reply.to_owned()) };
         let plugin = Arc::clone(instance.plugin());
@@ -282,12 +298,17 @@ impl ReplyChain {
             let mut released = Vec::new();
             let mut failed = None;
             let mut pieces = std::mem::take(&mut all.release).into_iter();
-            while let Some(piece) = pieces.next() {
-                // One that may be gone without may fail: then the piece goes on as it came.
-                let unfiltered = (filter.plugin().on_failure() == OnFailure::Skip).then(|| piece.clone());
-                match filter.push(piece).await {
+            for piece in pieces.by_ref() {
+                let may_be_skipped = filter.instance.plugin().on_failure() == OnFailure::Skip;
+                if may_be_skipped {
+                    filter.held.takes(&piece);
+                }
+                match filter.instance.push(piece).await {
                     Ok(step) => {
-                        self.budget = spend(self.budget, &step.release, filter.plugin())?;
+                        self.budget = spend(self.budget, &step.release, filter.instance.plugin())?;
+                        if may_be_skipped {
+                            filter.held.releases(&step.release);
+                        }
                         released.extend(step.release);
                         all.flags.extend(step.flags);
                         if step.cut.is_some() {
@@ -297,26 +318,26 @@ impl ReplyChain {
                         }
                     }
                     Err(kill) => {
-                        failed = Some((Arc::clone(filter.plugin()), kill));
-                        released.extend(unfiltered.into_iter().chain(pieces));
+                        failed = Some(kill);
                         break;
                     }
                 }
             }
-            all.release = released;
             match failed {
                 None => at += 1,
-                Some((plugin, kill)) => {
-                    skip_or_refuse(&plugin, &kill)?;
-                    self.drop_filter(at);
-                }
+                // What it held, and what it did not get any more, goes on as it came.
+                Some(kill) => released.extend(self.skip_filter(at, &kill)?.into_iter().chain(pieces)),
             }
+            all.release = released;
         }
         Ok(all)
     }
 
-    fn drop_filter(&mut self, at: usize) {
-        self.filters.remove(at);
+    /// Goes on without a filter that failed, if that is allowed and nothing of the reply is lost by it; returns what it held.
+    fn skip_filter(&mut self, at: usize, kill: &Kill) -> Result<Vec<Piece>, Refusal> {
+        let Filter { instance, held } = self.filters.remove(at);
+        let held = held.into_pieces().ok_or_else(|| failed(kill))?;
+        skip_or_refuse(instance.plugin(), kill)?;
         if let Formatter::Filter(format) = self.format {
             self.format = match format.cmp(&at) {
                 std::cmp::Ordering::Less => Formatter::Filter(format),
@@ -324,6 +345,7 @@ impl ReplyChain {
                 std::cmp::Ordering::Greater => Formatter::Filter(format - 1),
             };
         }
+        Ok(held.into())
     }
 }
 

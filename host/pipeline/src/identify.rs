@@ -27,10 +27,10 @@ pub(crate) async fn identify(
             Decision::Abstain => {}
             Decision::Refuse(refusal) => return Err(refusal),
             Decision::Identity(principal) => {
-                chain.identified();
+                chain.identified(&principal.tenant)?;
                 timings.lap("identify");
                 let listener = head.listener;
-                return Ok(Session { generation, principal, listener, ids, chain, timings, encoders, bodies });
+                return Ok(Session { generation, principal, listener, ids, chain, timings, encoders, bodies, memory: None });
             }
         }
     }

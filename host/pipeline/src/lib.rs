@@ -6,6 +6,7 @@
 mod authorize;
 mod chain;
 mod generation;
+mod held;
 mod identify;
 mod record;
 mod reply;
@@ -43,6 +44,7 @@ pub struct Pipeline {
 struct Health {
     ready: AtomicBool,
     degraded: AtomicBool,
+    keys_degraded: AtomicBool,
 }
 
 /// What a request is known by.
@@ -92,6 +94,8 @@ pub struct Session {
     /// Prompts that may be encoded, or wait for it.
     encoders: Arc<Semaphore>,
     bodies: Arc<Shares>,
+    /// Of those, what this request's takes.
+    memory: Option<Share>,
 }
 
 impl Pipeline {
@@ -121,12 +125,18 @@ impl Pipeline {
     /// Whether everything that the config names serves.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        !self.health.degraded.load(Ordering::Relaxed) && self.current.load().models.iter().all(|model| model.is_alive())
+        let is_degraded = [&self.health.degraded, &self.health.keys_degraded].iter().any(|flag| flag.load(Ordering::Relaxed));
+        !is_degraded && self.current.load().models.iter().all(|model| model.is_alive())
     }
 
     /// Says that something of the config is in quarantine, or that nothing is any more.
     pub fn set_degraded(&self, degraded: bool) {
         self.health.degraded.store(degraded, Ordering::Relaxed);
+    }
+
+    /// Says that a key file is wrong, or that none is any more.
+    pub fn set_keys_degraded(&self, degraded: bool) {
+        self.health.keys_degraded.store(degraded, Ordering::Relaxed);
     }
 
     /// Makes `next` current and returns what was; requests keep the one they started with.
@@ -191,10 +201,15 @@ impl Session {
         authorize::may_chat(&self.principal)
     }
 
-    /// Memory for the request's body: nothing yet, to be grown as it comes and held until it is needed no more.
+    /// Memory for the request's body: nothing yet, to be grown as it comes.
     #[must_use]
     pub fn body(&self) -> Share {
         self.bodies.none(&self.principal.tenant)
+    }
+
+    /// Holds the body's memory until the model has its prompt: the text lives as long.
+    pub fn hold(&mut self, memory: Share) {
+        self.memory = Some(memory);
     }
 
     /// The models that the sender may use.

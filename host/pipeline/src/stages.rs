@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Usage};
+use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Share, Usage};
 use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError, Ticket};
 
 use crate::chain::Screened;
@@ -82,7 +82,8 @@ async fn prepare(
         ctx.attributes.push(Attribute { name: "format".to_owned(), value: json_string("json") });
     }
     cap_tokens(&mut request, route);
-    let (decoding, prompt) = generate(&session.encoders, model, (request, ticket), deadline).await?;
+    let held = (ticket, session.memory.take());
+    let (decoding, prompt) = generate(&session.encoders, model, request, held, deadline).await?;
     record.usage = Usage { prompt, ..Usage::default() };
     Ok(Source::Decoding(decoding))
 }
@@ -163,11 +164,13 @@ fn cap_tokens(request: &mut ChatRequest, route: &Route) {
     }
 }
 
-/// Encodes and queues; returns the decoding and how many tokens the prompt has.
+/// Encodes and queues; returns the decoding and how many tokens the prompt has. Place and memory are held for as long as the
+/// encoder runs, which a client that goes away does not end.
 async fn generate(
     encoders: &Arc<Semaphore>,
     model: &Lease,
-    (request, ticket): (ChatRequest, Ticket),
+    request: ChatRequest,
+    (ticket, memory): (Ticket, Option<Share>),
     deadline: Instant,
 ) -> Result<(Decoding, u32), Refusal> {
     let parameters = request.parameters.clone();
@@ -176,11 +179,11 @@ async fn generate(
     let permit = Arc::clone(encoders).try_acquire_owned().map_err(|_| busy().detail("too many prompts are being encoded"))?;
     // Templates and long texts take milliseconds, which the async workers do not have (P-L8).
     let encoded = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        lease.engine().codec().encode(&request, None)
+        let _held = (permit, memory);
+        (lease.engine().codec().encode(&request, None), ticket)
     });
-    let encoded = encoded.await;
-    let prompt = encoded.map_err(|_| internal("the encoder panicked"))?.map_err(|error| encode_refusal(&error))?;
+    let (prompt, ticket) = encoded.await.map_err(|_| internal("the encoder panicked"))?;
+    let prompt = prompt.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
     let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline };
     let decoding = model.engine().submit(job).map_err(|error| submit_refusal(&error))?;

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
-use wasmtime::{Engine, OptLevel, Store, Trap};
+use wasmtime::{Engine, OptLevel, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
 use crate::artifact::{Artifact, MacKey};
 use crate::engine::{self, Allocation};
@@ -203,6 +205,12 @@ fn check_grants(id: &str, manifest: &Manifest, grants: &[Capability]) -> Result<
     }
 }
 
+/// The standard packages that the linker has.
+const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+/// Bytes of standard error that are kept while `init` runs, and characters of their end that are told.
+const MAX_STDERR: usize = 64 << 10;
+const MAX_WORDS: usize = 400;
+
 /// What a snapshot may read: any memory that a plugin may have, with room to spare.
 const SNAPSHOT_BYTES: usize = 256 << 20;
 
@@ -222,6 +230,11 @@ impl Init<'_> {
         let component = Component::new(self.engine, &instrumented).map_err(failed(BuildStage::Snapshot))?;
         self.check_world(&component)?;
         let (mut store, instance) = self.initialise(&component).await?;
+        // A snapshot is of memory alone: a handle in it would lead nowhere in the instances made from it.
+        if store.data().lends_handles() {
+            let reason = "after `init` it holds a handle of the host's, as it does when it has printed something";
+            return Err(failure(BuildStage::Snapshot, reason));
+        }
         let memory = store.data().memory.used() as u64;
         // The snapshot reads all of the memory through one call's result.
         store.set_hostcall_fuel(SNAPSHOT_BYTES);
@@ -253,7 +266,7 @@ impl Init<'_> {
         let offered = |name: &str| {
             let types = name == format!("{prefix}types@{CONTRACT_VERSION}");
             let asked = |capability: &Capability| name == format!("{prefix}{}@{CONTRACT_VERSION}", capability.as_str());
-            types || name.starts_with("wasi:") || self.manifest.capabilities.iter().any(asked)
+            types || WASI.iter().any(|package| name.starts_with(package)) || self.manifest.capabilities.iter().any(asked)
         };
         let kind = component.component_type();
         let exports = kind.exports(self.engine).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
@@ -270,9 +283,12 @@ impl Init<'_> {
             return Err(failure(BuildStage::Check, reason));
         }
         if let Some((name, _)) = kind.imports(self.engine).find(|(name, _)| !offered(name)) {
-            let reason = format!(
-                "it imports `{name}`, which is not offered (an import of the gateway's own needs its name in the manifest's capabilities)"
-            );
+            let cure = if name.starts_with("wasi:") {
+                "of WASI 0.2 there are cli, clocks, filesystem, io, random and sockets; build it without the rest"
+            } else {
+                "an import of the gateway's own needs its name in the manifest's capabilities"
+            };
+            let reason = format!("it imports `{name}`, which is not offered ({cure})");
             return Err(failure(BuildStage::Check, reason));
         }
         Ok(())
@@ -286,13 +302,18 @@ impl Init<'_> {
         let pre = linker.instantiate_pre(component).map_err(&check)?;
         let limits = Limits { memory_over_snapshot: engine::MAX_MEMORY_BYTES as u64, ..Limits::default() };
         let mut state = State::new(self.request.id.as_str().into(), "build".into(), &limits, limits.memory_over_snapshot);
+        let stderr = MemoryOutputPipe::new(MAX_STDERR);
         if wasi {
-            state = state.with_wasi(limits.handles);
+            state = state.with_wasi_heard(limits.handles, stderr.clone());
         }
         let mut store = new_store(self.engine, state, &limits);
-        // Half of the child's time: it is to say what happened before its own limit ends it.
-        let ticks = self.request.time_s.saturating_mul(500) / u64::try_from(engine::TICK.as_millis()).unwrap_or(1);
-        store.set_epoch_deadline(ticks);
+        // Half of the child's CPU time: it is to say what happened before its own limit ends it.
+        let limit = Duration::from_millis(self.request.time_s.saturating_mul(500));
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(move |_| {
+            let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or(Duration::MAX);
+            if used < limit { Ok(UpdateDeadline::Continue(1)) } else { Err(Trap::Interrupt.into()) }
+        });
         let indices = Indices::new(&pre).map_err(&check)?;
         if let Some(hook) = self.hooks_of(component).find(|hook| !indices.has(*hook)) {
             let reason = format!("its `{}` is not the contract's, or no hook that this gateway calls yet", hook.as_str());
@@ -302,20 +323,27 @@ impl Init<'_> {
         load_every_hook(&indices, &mut store, &instance).map_err(&check)?;
         let setup = indices.setup.load(&mut store, &instance).map_err(&check)?;
         let ready = setup.call_init(&mut store, &self.request.config_json).await;
-        let ready = ready.map_err(|error| self.init_failed(store.data(), &error))?;
+        let ready = ready.map_err(|error| self.init_failed(store.data(), &error, &stderr.contents()))?;
         ready.map_err(|reason| failure(BuildStage::Init, reason))?;
         Ok((store, instance))
     }
 }
 
 impl Init<'_> {
-    fn init_failed(&self, state: &State, error: &wasmtime::Error) -> BuildFailure {
-        let reason = match error.downcast_ref::<Trap>() {
+    fn init_failed(&self, state: &State, error: &wasmtime::Error, stderr: &[u8]) -> BuildFailure {
+        let mut reason = match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => {
                 format!("it did not come to an end in half of the build's time of {} s", self.request.time_s)
             }
             _ => reason_of(state, error).to_string(),
         };
+        let said = String::from_utf8_lossy(stderr);
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !said.is_empty() {
+            let skipped = said.chars().count().saturating_sub(MAX_WORDS);
+            reason.push_str("; it said: ");
+            reason.extend(said.chars().skip(skipped).flat_map(char::escape_debug));
+        }
         failure(BuildStage::Init, reason)
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use tollgate_domain::Principal;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::{credentials, log, types};
 use crate::limits::{Limits, MemoryLimit};
@@ -76,11 +77,25 @@ impl State {
     }
 
     /// Adds the standard interfaces: clocks and chance are real, everything else is empty.
-    pub(crate) fn with_wasi(mut self, handles: usize) -> Self {
+    pub(crate) fn with_wasi(self, handles: usize) -> Self {
+        self.with_context(handles, &mut WasiCtx::builder())
+    }
+
+    /// The same for the build step, which keeps what is written to standard error: a language's runtime says there why it failed.
+    pub(crate) fn with_wasi_heard(self, handles: usize, stderr: MemoryOutputPipe) -> Self {
+        self.with_context(handles, WasiCtx::builder().stderr(stderr))
+    }
+
+    fn with_context(mut self, handles: usize, ctx: &mut WasiCtxBuilder) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(handles);
-        self.wasi = Some(Box::new(Wasi { ctx: WasiCtx::builder().max_random_size(MAX_RANDOM_BYTES).build(), table }));
+        self.wasi = Some(Box::new(Wasi { ctx: ctx.max_random_size(MAX_RANDOM_BYTES).build(), table }));
         self
+    }
+
+    /// Whether the guest holds anything of the host's, such as a standard stream that it has printed to.
+    pub(crate) fn lends_handles(&self) -> bool {
+        self.wasi.as_ref().is_some_and(|wasi| !wasi.table.is_empty())
     }
 
     /// Whether the host's time for this instance ran out.

@@ -13,7 +13,7 @@ use crate::convert;
 use crate::error::{Kill, KillReason};
 use crate::imports::State;
 use crate::meter::{CpuSpent, HostTimeSpent, Meter, Metered};
-use crate::{Plugin, Slot};
+use crate::{Plugin, Slot, Slots};
 
 /// What an authenticator says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct Instance {
     instance: wasmtime::component::Instance,
     meter: Arc<Meter>,
     reply: Option<(filter_reply::Guest, ResourceAny)>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl std::fmt::Debug for Instance {
@@ -125,7 +125,7 @@ impl Instance {
         arm(&mut store, &meter);
         let made = Metered::new(Arc::clone(&meter), limits, pin!(plugin.pre.instantiate_async(&mut store))).await;
         let instance = made.map_err(|error| kill_of(&plugin, "instantiate", &store, &error))?;
-        let mut started = Instance { plugin, store, instance, meter, reply: None, _slot: slot };
+        let mut started = Instance { plugin, store, instance, meter, reply: None, slot };
         started.resume(now_ms).await?;
         Ok(started)
     }
@@ -149,6 +149,12 @@ impl Instance {
             })?;
         }
         Ok(())
+    }
+
+    /// Counts it as `tenant`'s, if it is nobody's yet; false if the tenant has its share.
+    #[must_use]
+    pub fn charge(&mut self, slots: &Slots, tenant: &str) -> bool {
+        slots.charge(&mut self.slot, tenant)
     }
 
     /// Asks who it is.

@@ -41,6 +41,14 @@ impl Slots {
         Some(Reservation { permit, share: Some(share) })
     }
 
+    /// Counts `slot` as `tenant`'s, if it is nobody's yet; false if the tenant has its share.
+    pub(crate) fn charge(&self, slot: &mut Slot, tenant: &str) -> bool {
+        if slot.share.is_none() {
+            slot.share = self.routes.take(tenant, 1);
+        }
+        slot.share.is_some()
+    }
+
     /// Instances not reserved.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -72,7 +80,7 @@ impl Reservation {
     pub fn take(&mut self) -> Option<Slot> {
         let permit = self.permit.split(1)?;
         let share = self.share.as_mut().and_then(|share| share.split(1));
-        Some(Slot { _permit: permit, _share: share })
+        Some(Slot { _permit: permit, share })
     }
 
     /// Gives back what was not taken.
@@ -88,7 +96,7 @@ impl Reservation {
 #[derive(Debug)]
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
-    _share: Option<Share>,
+    share: Option<Share>,
 }
 
 #[cfg(test)]
@@ -106,6 +114,18 @@ mod tests {
         assert!(reservation.take().is_none());
         drop((reservation, taken));
         assert_eq!(slots.free(), 4);
+    }
+
+    #[test]
+    fn what_was_taken_to_find_out_can_be_charged_once() {
+        let slots = Slots::new(8);
+        let mut taken = (0..5).filter_map(|_| slots.reserve(1)?.take()).collect::<Vec<_>>();
+        let charged = taken.iter_mut().map(|slot| slots.charge(slot, "noisy")).filter(|charged| *charged).count();
+        assert_eq!(charged, 4, "as many as are left of the seven for routes");
+        assert!(slots.charge(&mut taken[0], "noisy"), "it is already");
+        assert!(slots.charge(&mut taken[4], "other"));
+        drop(taken);
+        assert_eq!(slots.routes.free(), 7);
     }
 
     /// P-L5: replies of one tenant, or of all, leave room for others to be known.

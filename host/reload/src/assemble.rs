@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tollgate_config::{Config, Model as ModelSpec, Object, Plugin as PluginSpec, Problem, Route as RouteSpec, Source};
+use tollgate_config::{Config, Model as ModelSpec, Object, Plugin as PluginSpec, Route as RouteSpec, Source};
 use tollgate_models::{Library, Model, Models, Running};
 use tollgate_pipeline::{Generation, Listener, Route};
 use tollgate_plugins::{Builder, Capability, Hook, Limits, OnFailure, Plugin, PluginHost, Spec};
@@ -153,10 +153,6 @@ impl Assembler {
             self.concurrency.insert(route.to_owned(), (limit, Arc::downgrade(&semaphore)));
             semaphore
         })
-    }
-
-    pub(crate) fn config_problem(&self, problem: &Problem) -> Quarantined {
-        Quarantined::new(problem.file.as_str(), "config", problem.to_string())
     }
 
     async fn plugins(&mut self, config: &Config, failures: &mut Vec<Quarantined>) -> HashMap<String, Arc<Plugin>> {

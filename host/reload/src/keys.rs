@@ -15,25 +15,30 @@ use crate::OnKeys;
 pub(crate) struct KeyWatch {
     dir: PathBuf,
     on_keys: OnKeys,
-    /// What they were when they were last taken in. Nothing seen yet: they may have changed while the gateway started.
-    last: Mutex<(Option<[u8; 32]>, Keys)>,
+    last: Mutex<Last>,
+}
+
+/// The keys in use.
+struct Last {
+    keys: Keys,
+    /// Not before the first look: they may have changed while the gateway started.
+    is_known: bool,
 }
 
 impl KeyWatch {
     pub(crate) fn new(dir: PathBuf, keys: Keys, on_keys: OnKeys) -> Self {
-        KeyWatch { dir, on_keys, last: Mutex::new((None, keys)) }
+        KeyWatch { dir, on_keys, last: Mutex::new(Last { keys, is_known: false }) }
     }
 
-    /// Takes in the keys if they changed. Key files are few and small.
+    /// Takes in the keys if they changed. Key files are few and small, so that they are read whole to find out: what is compared is
+    /// what is taken in.
     fn take(&self) {
         // Held while they are read, so that an older set is never taken in after a newer one.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (seen, keys) = &mut *last;
-        let now = tollgate_config::keys_hash(&self.dir);
-        if *seen != Some(now) {
-            *seen = Some(now);
-            *keys = tollgate_config::load_keys(&self.dir, keys);
-            (self.on_keys)(keys);
+        let now = tollgate_config::load_keys(&self.dir, &last.keys);
+        if !last.is_known || now.hash != last.keys.hash {
+            *last = Last { keys: now, is_known: true };
+            (self.on_keys)(&last.keys);
         }
     }
 

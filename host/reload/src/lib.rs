@@ -6,6 +6,7 @@
 mod assemble;
 mod keys;
 mod quarantine;
+mod revival;
 mod routes;
 mod watch;
 
@@ -24,6 +25,7 @@ pub use assemble::{Assembler, Components};
 pub use quarantine::Quarantined;
 
 use keys::KeyWatch;
+use revival::Revival;
 
 /// Looks at files that never come to rest, before what is there is taken all the same.
 const MAX_UNSETTLED: usize = 50;
@@ -39,6 +41,8 @@ pub fn fingerprint(config: &Config) -> [u8; 32] {
 pub struct Status {
     /// What is not serving because it failed; empty when all is well.
     pub quarantined: Vec<Quarantined>,
+    /// Key files that are wrong: what they held before is still in use.
+    pub wrong_keys: Vec<Quarantined>,
     /// Changed fields that need a restart.
     pub needs_restart: Vec<String>,
     /// Things in the config that are allowed but look wrong.
@@ -73,6 +77,7 @@ pub struct Reloader {
     tracker: TaskTracker,
     stop: CancellationToken,
     next_number: u64,
+    revival: Revival,
 }
 
 /// Asks a running [`Reloader`] to look now.
@@ -138,6 +143,7 @@ impl Reloader {
             status: Arc::new(Mutex::new(status)),
             tracker,
             stop,
+            revival: Revival::default(),
         }
     }
 
@@ -157,7 +163,7 @@ impl Reloader {
         let own = trigger.clone();
         let changed = Arc::new(Notify::new());
         let watcher = watch::watch(&self.dir, trigger.clone(), Arc::clone(&changed))?;
-        let keys = Arc::new(KeyWatch::new(self.dir.clone(), std::mem::take(&mut self.keys), self.on_keys.clone()));
+        let keys = Arc::new(KeyWatch::new(self.dir.clone(), std::mem::take(&mut self.keys), self.on_keys()));
         keys.run(changed, self.current.settings.reload.poll_s, &self.tracker, self.stop.clone());
         let stop = self.stop.clone();
         let tracker = self.tracker.clone();
@@ -186,19 +192,19 @@ impl Reloader {
                     waiting.extend(reply);
                 }
                 keys.look().await;
-                // Who asks for a reload gets one more attempt at what failed, though no file has changed since. A model whose
-                // thread has died is loaded again without being asked for.
-                let is_due = match waiting.is_empty() {
-                    true => self.pipeline.current().models.iter().any(|model| !model.is_alive()),
-                    false => !self.pipeline.is_healthy(),
-                };
+                // Who asks for a reload gets one more attempt at what failed, though no file has changed since.
+                let is_asked_again = !waiting.is_empty() && !self.status().get().quarantined.is_empty();
                 let now = self.fingerprint().await;
-                if now != self.seen || is_due {
-                    self.seen = now;
-                    tokio::select! {
-                        () = self.reload() => {}
-                        () = stop.cancelled() => return,
+                let work = async {
+                    if now != self.seen || is_asked_again {
+                        self.seen = now;
+                        self.reload().await;
                     }
+                    self.revive(!waiting.is_empty()).await;
+                };
+                tokio::select! {
+                    () = work => {}
+                    () = stop.cancelled() => return,
                 }
                 self.count_live();
                 for reply in waiting {
@@ -208,6 +214,17 @@ impl Reloader {
             }
         });
         Ok(trigger)
+    }
+
+    /// Tells those who asked for it, and the status, of a change of the keys.
+    fn on_keys(&self) -> OnKeys {
+        let (on_keys, pipeline, status) = (Arc::clone(&self.on_keys), self.pipeline.clone(), Arc::clone(&self.status));
+        Arc::new(move |keys| {
+            on_keys(keys);
+            pipeline.set_keys_degraded(!keys.problems.is_empty());
+            let wrong = keys.problems.iter().map(Quarantined::of_config).collect();
+            status.lock().unwrap_or_else(PoisonError::into_inner).wrong_keys = wrong;
+        })
     }
 
     /// Waits until the files have been the same for the debounce time: an editor that saves by moving files about leaves moments
@@ -234,13 +251,43 @@ impl Reloader {
     async fn reload(&mut self) {
         let began = Instant::now();
         match self.build().await {
-            Ok((config, generation)) => self.swap(config, generation, began.elapsed()),
+            Ok((config, generation)) => {
+                self.swap(config, generation, began.elapsed());
+                self.pipeline.set_degraded(false);
+                self.update(|status| status.quarantined.clear());
+            }
             Err(failures) => {
                 for failure in &failures {
                     tracing::error!(file = failure.file, stage = failure.stage, reason = failure.reason, "config quarantined");
                 }
                 self.pipeline.set_degraded(true);
                 self.update(|status| status.quarantined = failures);
+            }
+        }
+    }
+
+    /// Loads models whose threads have died again, from the config that serves: nothing else that is wrong stands in their way. One
+    /// that dies again and again is left alone for longer each time, unless somebody asks.
+    async fn revive(&mut self, is_asked: bool) {
+        let generation = self.pipeline.current();
+        let dead =
+            generation.models.iter().filter(|model| !model.is_alive()).map(|model| model.id().to_owned()).collect::<Vec<_>>();
+        if dead.is_empty() || !self.revival.is_due(Instant::now(), is_asked) {
+            return;
+        }
+        tracing::warn!(models = dead.join(", "), "loading again what has died");
+        let (config, began) = (self.current.clone(), Instant::now());
+        match self.assembler.build(&config, self.next_number).await {
+            Ok(generation) => self.swap(config, generation, began.elapsed()),
+            Err(failures) => {
+                for failure in &failures {
+                    tracing::error!(
+                        file = failure.file,
+                        stage = failure.stage,
+                        reason = failure.reason,
+                        "it cannot be loaded again"
+                    );
+                }
             }
         }
     }
@@ -252,8 +299,7 @@ impl Reloader {
             tollgate_config::load(&dir).map(|config| (fingerprint(&config), config))
         });
         let loaded = loaded.await.map_err(|error| vec![Quarantined::internal(&error.to_string())])?;
-        let (seen, config) = loaded
-            .map_err(|problems| problems.0.iter().map(|problem| self.assembler.config_problem(problem)).collect::<Vec<_>>())?;
+        let (seen, config) = loaded.map_err(|problems| problems.0.iter().map(Quarantined::of_config).collect::<Vec<_>>())?;
         self.attempted = config.clone();
         self.seen = seen;
         let generation = self.assembler.build(&config, self.next_number).await?;
@@ -271,11 +317,9 @@ impl Reloader {
             tracing::warn!(field, "this change needs a restart");
         }
         tracing::info!(generation = number, build_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "generation active");
-        self.pipeline.set_degraded(false);
         let warnings = config.warnings.iter().map(ToString::to_string).collect();
         self.current = config;
         self.update(|status| {
-            status.quarantined.clear();
             status.needs_restart = needs_restart;
             status.warnings = warnings;
             status.reloads += 1;

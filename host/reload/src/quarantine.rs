@@ -1,6 +1,7 @@
 //! What is not serving, and why.
 
 use serde::Serialize;
+use tollgate_config::Problem;
 
 /// Something of the config that failed. The last good generation serves on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,6 +19,10 @@ pub struct Quarantined {
 impl Quarantined {
     pub(crate) fn new(file: impl Into<String>, stage: impl Into<String>, reason: impl Into<String>) -> Self {
         Quarantined { file: file.into(), stage: stage.into(), reason: reason.into(), last_good: None }
+    }
+
+    pub(crate) fn of_config(problem: &Problem) -> Self {
+        Quarantined::new(problem.file.as_str(), "config", problem.to_string())
     }
 
     pub(crate) fn internal(reason: &str) -> Self {

@@ -30,9 +30,9 @@ use crate::service::{Front, body_failure, edge_error};
 /// twentieth); this costs 3 % of decode when alone. libgomp reads it when it is loaded, before `main`.
 const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "20000");
 
-/// How long the last step of a model may take after a drain, and after a second SIGINT.
-const LAST_STEP: Duration = Duration::from_secs(10);
-const FORCED_STEP: Duration = Duration::from_millis(500);
+/// How long everything may take beyond the grace period (P-U6), and how long the last step of a model may take in any case.
+const AFTER_GRACE: Duration = Duration::from_secs(5);
+const LAST_STEP: Duration = Duration::from_millis(500);
 
 pub(crate) fn main(arguments: &Serve) -> anyhow::Result<ExitCode> {
     if std::env::var_os(SPIN.0).is_none() && std::env::var_os("OMP_WAIT_POLICY").is_none() {
@@ -89,12 +89,15 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
 
     pipeline.set_ready(true);
     ready(&urls, &data, &local, started);
+    let mut end = Instant::now();
     let on_stop = || {
         pipeline.set_ready(false);
         stop.cancel();
+        end = Instant::now() + grace + AFTER_GRACE;
     };
     let ending = signals.supervise(&drain, grace, || trigger.poke(), on_stop).await;
-    stop_models(running, &ending).await;
+    let left = if ending == Ending::Forced { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+    stop_models(running, left.max(LAST_STEP)).await;
     Ok(exit_code(&ending))
 }
 
@@ -109,7 +112,7 @@ fn load(dir: &Path) -> anyhow::Result<Config> {
 fn key_updater(store: Arc<KeyStore>, admin_key: String) -> OnKeys {
     Arc::new(move |keys| {
         for problem in &keys.problems {
-            tracing::error!(file = problem.file, reason = %problem, "key file refused; its key stays as it was");
+            tracing::error!(file = problem.file, reason = %problem, "a key file is wrong");
         }
         store.replace(keys, [Holder::admin(&admin_key)]);
         tracing::info!(keys = keys.keys.len(), "keys active");
@@ -155,8 +158,7 @@ fn say(text: &str) {
 
 /// Ends the models' threads before the process runs its exit handlers, which native libraries do not expect to race with. A
 /// model ends after the step that it is in; one that takes too long for that is left behind.
-async fn stop_models(running: Running, ending: &Ending) {
-    let patience = if *ending == Ending::Forced { FORCED_STEP } else { LAST_STEP };
+async fn stop_models(running: Running, patience: Duration) {
     let stopped = tokio::task::spawn_blocking(move || running.stop(Instant::now()));
     if tokio::time::timeout(patience, stopped).await.is_err() {
         tracing::warn!("a model has not ended its last step; the process ends all the same");

@@ -22,9 +22,11 @@ pub(crate) fn main(memory_bytes: u64, time_s: u64) -> ExitCode {
 
 /// Writable memory rather than address space is limited: wasmtime reserves gigabytes of the latter and touches little of it.
 fn limit(memory_bytes: u64, time_s: u64) -> Result<(), BuildFailure> {
-    let limits = [(Resource::Data, memory_bytes), (Resource::Cpu, time_s), (Resource::Core, 0)];
-    for (resource, limit) in limits {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(|error| process(&error))?;
+    // The soft limit on CPU time ends it by SIGXCPU, which says why; at the hard one it would be SIGKILL.
+    let limits =
+        [(Resource::Data, memory_bytes, memory_bytes), (Resource::Cpu, time_s, time_s.saturating_add(1)), (Resource::Core, 0, 0)];
+    for (resource, soft, hard) in limits {
+        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) }).map_err(|error| process(&error))?;
     }
     setpriority_process(None, NICE).map_err(|error| process(&error))
 }

@@ -31,18 +31,17 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Answers a chat request. The body is read here, when it is known who asks.
 pub(crate) async fn chat(
     api: &ApiState,
-    session: Session,
+    mut session: Session,
     parts: &Parts,
     body: Body,
     access: &Access,
 ) -> Result<Response, Failure> {
     session.may_chat()?;
-    // Held until the model has its prompt: the text lives as long.
     let (json, memory) = body::read_json(api, &parts.headers, body, session.body()).await?;
+    session.hold(memory);
     let Decoded { chat, is_stream, include_usage } = request::decode(json)?;
     let ids = parts.extensions.get::<RequestIds>().ok_or(Failure::Internal("the request came without its ids"))?;
     let reply = session.chat(chat, DIALECT, is_stream).await?;
-    drop(memory);
     access.model(reply.model());
     let answer = Answer::new(&ids.request_id, ids.received_at_ms, reply.model(), reply.model_digest());
     if is_stream { streamed(reply, answer, include_usage, access).await } else { whole(reply, &answer, access).await }

@@ -64,7 +64,8 @@ impl Scheduler {
             }
             let Some(sequence) = self.running.get(index) else { continue };
             let Some(held) = held.get_mut(&*sequence.tenant).filter(|held| **held > share(&sequence.tenant)) else { continue };
-            if turn(sequence) > turn(next) {
+            // Who has given way before catches up first: nobody is sent back again and again.
+            if turn(sequence) > turn(next) && !sequence.is_catching_up() {
                 *held -= 1;
                 cells = cells.saturating_sub(sequence.cells());
                 leaving.push(index);
@@ -167,6 +168,10 @@ impl Scheduler {
         }
         if self.make_cells(whole.saturating_sub(length), keep) {
             return self.occupy(found);
+        }
+        // A long idle prefix with little in common is not worth waiting for.
+        if !is_copy && found.is_some() && self.make_cells(whole, None) {
+            return self.begin();
         }
         if !self.running.is_empty() {
             return None;

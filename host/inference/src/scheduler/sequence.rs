@@ -151,6 +151,11 @@ impl Sequence {
         self.slot.take()
     }
 
+    /// Whether it lost its place once and has not computed again what it had.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.decoded < self.charged
+    }
+
     /// `rows` more were decoded. Returns how many of them its tenant has to pay for.
     pub(super) fn advance(&mut self, rows: usize) -> usize {
         self.decoded = self.decoded.saturating_add(rows);

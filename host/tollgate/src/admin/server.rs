@@ -91,7 +91,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "live_generations": reload.live_generations,
         "reloads": reload.reloads,
         "last_build_ms": u64::try_from(reload.last_build.as_millis()).unwrap_or(u64::MAX),
-        "quarantined": reload.quarantined,
+        "quarantined": reload.quarantined.iter().chain(&reload.wrong_keys).collect::<Vec<_>>(),
         "needs_restart": reload.needs_restart,
         "warnings": reload.warnings,
         "plugin_slots": { "free": slots.free(), "total": slots.total() },
