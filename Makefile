@@ -12,7 +12,7 @@ DATA ?= data
 PACKAGES := cmake g++ libclang-dev
 WASM := wasm32-unknown-unknown
 
-.PHONY: help setup plugins build run test check sdk-clients clean
+.PHONY: help setup plugins build run test verify bench check sdk-clients clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -36,6 +36,14 @@ test: build ## Run every test in its short form
 	@echo "== tests"
 	@scripts/sdk-clients
 	@$(CARGO) test --release --workspace --quiet
+
+verify: build ## Run the long forms of what is promised, or those of ROW="P-E1 P-L", and write VERIFICATION.md
+	@$(CARGO) build --release --workspace --bin proof
+	@target/release/proof verify $(ROW)
+
+bench: build ## Measure against real peers, or ROW="decode added-5" of it, and write BENCHMARKS.md; the peers are fetched and built once
+	@$(CARGO) build --release --workspace --bin proof
+	@target/release/proof bench $(ROW)
 
 check: plugins ## Check form, lints, docs, dependencies and the repository's own rules
 	@scripts/check

@@ -20,6 +20,14 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// The gateway's binary: `target/release/tollgate`, or what `TOLLGATE_PROGRAM` names, for runs that outlast the next build.
+#[must_use]
+pub fn program() -> PathBuf {
+    let path = std::env::var_os("TOLLGATE_PROGRAM").map_or_else(|| repository().join("target/release/tollgate"), PathBuf::from);
+    assert!(path.exists(), "{} is missing: run `make build`", path.display());
+    path
+}
+
 /// A built component.
 #[must_use]
 pub fn plugin_file(name: &str) -> PathBuf {
@@ -86,7 +94,12 @@ impl Place {
 
     /// Starts a gateway here.
     pub async fn start(&self) -> Gateway {
-        let (child, line, log) = self.spawn().await;
+        self.start_under(&[]).await
+    }
+
+    /// Starts a gateway here through `wrapper`, a command that ends by executing its arguments: `taskset -c 0`, `prlimit --as=N`.
+    pub async fn start_under(&self, wrapper: &[&str]) -> Gateway {
+        let (child, line, log) = self.spawn(wrapper).await;
         match line {
             Some(line) => Gateway::new(self, child, &line),
             None => panic!("the gateway did not start:\n{log}"),
@@ -95,17 +108,24 @@ impl Place {
 
     /// Starts a gateway that is expected to refuse; returns what it says.
     pub async fn start_fails(&self) -> String {
-        let (mut child, line, log) = self.spawn().await;
+        let (mut child, line, log) = self.spawn(&[]).await;
         assert_eq!(line, None, "the gateway started");
         assert!(!child.wait().await.unwrap().success());
         log
     }
 
-    async fn spawn(&self) -> (Child, Option<String>, String) {
-        let program = repository().join("target/release/tollgate");
-        assert!(program.exists(), "{} is missing: run `make build`", program.display());
+    async fn spawn(&self, wrapper: &[&str]) -> (Child, Option<String>, String) {
         let log = self.root.path().join("log");
-        let mut child = Command::new(program)
+        let program = program();
+        let mut command = match wrapper.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
+        let mut child = command
             .args(["serve", "--config"])
             .arg(self.config())
             .arg("--data")
@@ -185,7 +205,6 @@ impl Gateway {
     }
 
     async fn admin_output(&self, verb: &[&str]) -> std::process::Output {
-        let program = repository().join("target/release/tollgate");
-        Command::new(program).args(verb).arg("--json").arg("--data").arg(&self.data).output().await.unwrap()
+        Command::new(program()).args(verb).arg("--json").arg("--data").arg(&self.data).output().await.unwrap()
     }
 }

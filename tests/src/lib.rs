@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 mod client;
+mod edits;
 mod gateway;
 
 pub use client::{Answer, Client, Connection};
-pub use gateway::{Gateway, Place, plugin_file, repository};
+pub use edits::write_as;
+pub use gateway::{Gateway, Place, plugin_file, program, repository};

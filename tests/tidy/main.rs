@@ -40,6 +40,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tollgate-reload", &["tollgate-config", "tollgate-plugins", "tollgate-models", "tollgate-pipeline"]),
     ("tollgate", &["*"]),
     ("tollgate-sdk", &[]),
+    ("tollgate-proof", &["tollgate-domain", "tollgate-plugins", "tollgate-plugin-filter-pii"]),
     ("xtask", &[]),
 ];
 /// What a plugin may depend on, wherever it lies.
@@ -47,13 +48,13 @@ const PLUGIN: &[&str] = &["tollgate-sdk"];
 /// Crates that know HTTP, and those that know wasmtime or llama.cpp: nobody else may.
 const CONFINED: &[(&str, &[&str])] = &[
     ("axum", &["tollgate-api", "tollgate"]),
-    ("hyper", &["tollgate-server", "tollgate"]),
-    ("rustls", &["tollgate-server"]),
+    ("hyper", &["tollgate-server", "tollgate", "tollgate-proof"]),
+    ("rustls", &["tollgate-server", "tollgate-proof"]),
     ("wasmtime", &["tollgate-plugins"]),
     ("wasmtime-wasi", &["tollgate-plugins"]),
     ("llama-cpp-2", &["tollgate-backend-llama"]),
     ("llama-cpp-sys-2", &["tollgate-backend-llama"]),
-    ("anyhow", &["tollgate", "tollgate-reload", "xtask"]),
+    ("anyhow", &["tollgate", "tollgate-reload", "tollgate-proof", "xtask"]),
     ("minijinja", &["tollgate-inference", "tollgate-plugin-template-jinja"]),
 ];
 

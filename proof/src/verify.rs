@@ -1,0 +1,160 @@
+//! `proof verify`: the long forms of what is promised. A row is named after its promise; `--quick` runs its short form.
+//!
+//! This file has the list of rows. How one is run, kept and resumed is `rows.rs`.
+
+mod attack;
+mod bodies;
+mod chance;
+mod checks;
+mod floods;
+mod fuzz;
+mod good;
+mod leaks;
+mod load;
+mod pii;
+mod process;
+mod reload;
+mod signals;
+mod slow;
+mod wire;
+
+use std::process::ExitCode;
+
+use crate::rows::{Driver, Selection, Spec};
+
+const PREFACE: &str = "# Verification
+
+Written by `make verify`; do not edit. Rows are named after the promises of [SECURITY.md](SECURITY.md).
+";
+
+macro_rules! row {
+    ($id:literal, $minutes:literal, $run:path, $what:literal, $aim:literal) => {
+        Spec { id: $id, what: $what, aim: $aim, minutes: $minutes, run: |here| Box::pin($run(here)) }
+    };
+}
+
+/// Runs rows.
+pub(crate) fn run(selection: &Selection) -> anyhow::Result<ExitCode> {
+    Driver {
+        command: "verify",
+        document: "VERIFICATION.md",
+        preface: PREFACE,
+        notes: include_str!("verify/notes.toml"),
+        rows: rows(),
+    }
+    .run(selection)
+}
+
+fn rows() -> Vec<Spec> {
+    [operation_rows(), edge_rows(), load_rows()].concat()
+}
+
+/// What operators do: changes and signals.
+fn operation_rows() -> Vec<Spec> {
+    vec![
+        row!(
+            "P-U1-edits",
+            90,
+            reload::edits,
+            "1,000 edits of the config by six writers' styles at 500 requests/s, 200 of them builds",
+            "0 failed requests, 0 mixed generations"
+        ),
+        row!(
+            "P-U2-unannounced",
+            40,
+            reload::unannounced,
+            "changes that nobody announces: link swaps, a new folder, a storm of events",
+            "each applied within 12 s"
+        ),
+        row!(
+            "P-U3-swaps",
+            60,
+            reload::swaps,
+            "1,000 swaps of a plugin at 500 requests/s with streams under way",
+            "0 failures; old generations gone by their drain deadline"
+        ),
+        row!(
+            "P-U6-signals",
+            60,
+            signals::run,
+            "500 storms of signals, with reloads and a stream",
+            "0 hangs; the end within the grace period + 5 s"
+        ),
+    ]
+}
+
+/// What attackers send.
+fn edge_rows() -> Vec<Spec> {
+    vec![
+        row!(
+            "P-E1-slow",
+            20,
+            slow::run,
+            "8,000 slow connections of six kinds for 5 minutes",
+            "others' p99 < 2x and 0 errors; each closed by its deadline + 2 s; 32 KiB each"
+        ),
+        row!(
+            "P-E2-resets",
+            15,
+            floods::resets,
+            "HTTP/2 rapid reset and MadeYouReset on 4 connections, 60 s each",
+            "RSS +16 MiB at most, 0 in flight after 5 s, others' p99 < 3x"
+        ),
+        row!(
+            "P-E3-floods",
+            25,
+            floods::others,
+            "CONTINUATION, empty DATA, PING, SETTINGS, HPACK bomb, window 0: 60 s each",
+            "RSS +16 MiB at most, 0 in flight after 5 s, others' p99 < 3x"
+        ),
+        row!(
+            "P-E5-fuzz",
+            90,
+            fuzz::run,
+            "1,000,000 inputs for every parser of foreign bytes",
+            "no panic, none over 10 s or 2 GiB"
+        ),
+    ]
+}
+
+/// What many clients do; and what must hold in all of it.
+fn load_rows() -> Vec<Spec> {
+    vec![
+        row!("P-L1-clients", 25, load::clients, "100 clients of the demo model for 10 minutes", "all answered, none refused"),
+        row!(
+            "P-L3-leavers",
+            30,
+            load::leavers,
+            "200 cancelled calls, then one; 10,000 random disconnects",
+            "the last < 5 s; 0 sequences, requests, slots, descriptors left"
+        ),
+        row!("P-L4-stalled", 15, load::stalled, "1,000 streams that nobody reads", "RSS +128 MiB at most; others' p99 < 2x"),
+        row!(
+            "P-L6-soak",
+            90,
+            load::soak,
+            "an hour of traffic with reloads and faults",
+            "RSS slope < 1 MiB/h; descriptors and threads flat; 0 errors that were not asked for"
+        ),
+        row!(
+            "P-W9-pii",
+            60,
+            pii::run,
+            "100,000 texts with planted personal data through streamed replies",
+            "every reply masked exactly"
+        ),
+        row!("P-E11-errors", 5, leaks::run, "every error body that any row has seen", "0 name internals"),
+    ]
+}
+
+/// What good traffic felt: its failures, and its p99 against the one before, `most` times at most.
+fn compare(checks: &mut checks::Checks, alone: &good::Tally, under: &good::Tally, most: f64) {
+    let ratio = under.quantile_ms(0.99) / alone.quantile_ms(0.99).max(0.001);
+    checks.check(format!("{} failed of {} good requests", under.failed, under.count()), under.failed == 0);
+    checks.check(
+        format!("their p99 {:.1} ms against {:.1} ms alone ({ratio:.2}x)", under.quantile_ms(0.99), alone.quantile_ms(0.99)),
+        ratio < most,
+    );
+    checks.sample("alone", alone.json());
+    checks.sample("under", under.json());
+}
