@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tollgate_domain::{Attribute, ChatRequest, Context, Refusal, RefusalKind, Share, Usage};
+use tollgate_domain::{Attribute, ChatRequest, Content, Context, Refusal, RefusalKind, Share, Usage};
 use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError, Ticket};
 
 use crate::chain::Screened;
 use crate::record::{End, Record};
 use crate::reply::{Source, Start, Whole};
 use crate::{Reply, Route, Session, authorize};
+
+/// Bytes and messages of a prompt that is encoded where it is.
+const SHORT_PROMPT: usize = 1_024;
+const SHORT_MESSAGES: usize = 8;
 
 /// A tenant's share while no quota says otherwise.
 const WEIGHT: u32 = 100;
@@ -177,17 +181,34 @@ async fn generate(
     let lease = model.clone();
     let busy = || Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1);
     let permit = Arc::clone(encoders).try_acquire_owned().map_err(|_| busy().detail("too many prompts are being encoded"))?;
-    // Templates and long texts take milliseconds, which the async workers do not have (P-L8).
-    let encoded = tokio::task::spawn_blocking(move || {
+    let is_short = is_short(&request);
+    let encode = move || {
         let _held = (permit, memory);
         (lease.engine().codec().encode(&request, None), ticket)
-    });
-    let (prompt, ticket) = encoded.await.map_err(|_| internal("the encoder panicked"))?;
+    };
+    // Long texts and schemas take milliseconds, which the async workers do not have (P-L8); for a short one the way to another
+    // thread and back takes longer than the work.
+    let (prompt, ticket) = if is_short {
+        encode()
+    } else {
+        tokio::task::spawn_blocking(encode).await.map_err(|_| internal("the encoder panicked"))?
+    };
     let prompt = prompt.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
     let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline };
     let decoding = model.engine().submit(job).map_err(|error| submit_refusal(&error))?;
     Ok((decoding, tokens))
+}
+
+/// Whether a request is encoded in some tens of microseconds.
+fn is_short(request: &ChatRequest) -> bool {
+    let bytes = request.messages.iter().flat_map(|message| &message.parts).map(|part| match &part.content {
+        Content::Text(text) => text.len(),
+        Content::Blob(_) => usize::MAX,
+    });
+    request.format.is_none()
+        && request.messages.len() <= SHORT_MESSAGES
+        && bytes.fold(0_usize, usize::saturating_add) <= SHORT_PROMPT
 }
 
 fn internal(detail: &str) -> Refusal {

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::drain::Signal;
 use crate::edge::{Edge, Handler};
 use crate::error::ErrorResponder;
-use crate::first_byte::FirstByte;
+use crate::frames::Frames;
 use crate::gate::Gate;
 use crate::gauges::Gauges;
 use crate::info::{ConnectionInfo, TlsInfo};
@@ -150,7 +150,7 @@ where
         .keep_alive_interval(limits.h2_ping)
         .keep_alive_timeout(limits.h2_ping);
     let edge = edge(shared, &progress, info);
-    let io = FirstByte::new(io, Arc::clone(&progress));
+    let io = Frames::new(io, Arc::clone(&progress), limits.h2_control_frames);
     let connection = builder.serve_connection(TokioIo::new(io), edge);
     drive(shared, &progress, connection, http2::Connection::graceful_shutdown).await
 }

@@ -20,7 +20,7 @@ mod connection;
 mod drain;
 mod edge;
 mod error;
-mod first_byte;
+mod frames;
 mod framing;
 mod gate;
 mod gauges;

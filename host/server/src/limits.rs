@@ -51,6 +51,8 @@ pub struct Limits {
     pub h2_local_reset_streams: usize,
     /// Requests of an HTTP/2 connection that the client may cancel in any ten seconds.
     pub h2_cancelled_streams: u32,
+    /// Frames of an HTTP/2 connection that carry no request (PING, SETTINGS, PRIORITY, unknown kinds) in any ten seconds.
+    pub h2_control_frames: u32,
     /// The decoded header list of an HTTP/2 request, in bytes (RFC 9113, 6.5.2).
     pub h2_header_list_bytes: u32,
     /// What one HTTP/2 stream may send before the service has read it, in bytes.
@@ -84,6 +86,7 @@ impl Default for Limits {
             h2_pending_reset_streams: 20,
             h2_local_reset_streams: 100,
             h2_cancelled_streams: 100,
+            h2_control_frames: 1_000,
             h2_header_list_bytes: 16 * 1024,
             h2_stream_window_bytes: 64 * 1024,
             h2_connection_window_bytes: 1024 * 1024,

@@ -130,6 +130,25 @@ async fn ten_thousand_resets_leave_nothing() {
 }
 
 #[tokio::test]
+async fn a_flood_of_pings_is_cut() {
+    // P-E3: pings have to be answered, and ask for nothing.
+    let secured = start_tls(Limits { h2_control_frames: 100, ..Limits::default() });
+    let (mut read, mut write) = tokio::io::split(secured.connect(&[b"h2"], "localhost").await.unwrap());
+    let pings = frame(6, 0, 0, &[0; 8]).repeat(1_000);
+    let sending = async {
+        let _ = write.write_all(&[PREFACE, EMPTY_SETTINGS].concat()).await;
+        // It goes on until the server has had enough.
+        while write.write_all(&pings).await.is_ok() && write.flush().await.is_ok() {}
+    };
+    let reading = async {
+        let mut sink = Vec::new();
+        let _ = read.read_to_end(&mut sink).await;
+    };
+    tokio::time::timeout(HANG, async { tokio::join!(sending, reading) }).await.expect("the connection ends");
+    secured.server.assert_settles().await;
+}
+
+#[tokio::test]
 async fn a_client_that_cancels_without_end_is_sent_away() {
     // P-E2, the slow form: every stream reaches the service before it is reset.
     let secured = start_tls(Limits { h2_cancelled_streams: 10, ..Limits::default() });
