@@ -2,25 +2,32 @@
 //!
 //! In this order: penalties, schema mask, temperature, top-k, top-p, min-p. What is drawn depends on the row, the request and the
 //! random number, which is a function of (seed, position): never on what else was in the step. The buffers are reused, so that a
-//! token costs no allocation; a vocabulary is never sorted whole, only as deep as top-k or top-p reach.
+//! token costs no allocation; a row is copied only if something in it changes, and a vocabulary is never sorted, only searched for
+//! as many words as top-k or top-p reach.
+
+mod row;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tollgate_backend::Token;
 
 use crate::sampling::Sampling;
+use row::{BLOCK, Candidate};
 
 /// How far back the repeat penalty looks.
 const REPEAT_WINDOW: usize = 64;
-/// How many candidates top-p sorts at first; four times as many each time that was too few.
-const FIRST_SORT: usize = 256;
+/// What top-p may leave out is shared among so many words at first: those below such a share are not looked at.
+const FIRST_SHARES: f64 = 1_024.0;
 
 /// Turns logits into tokens, one row at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
-    logits: Vec<f32>,
+    /// A row that was changed.
+    row: Vec<f32>,
     seen: Vec<bool>,
     candidates: Vec<Candidate>,
+    /// The weights of a row's blocks.
+    blocks: Vec<f64>,
 }
 
 /// What a row is sampled with.
@@ -47,21 +54,6 @@ pub(crate) enum SampleError {
     NothingAllowed,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    token: Token,
-    logit: f32,
-    /// Its probability over that of the likeliest.
-    weight: f32,
-}
-
-impl Candidate {
-    /// The likeliest first, and of equals the one with the lower number.
-    fn order(&self, other: &Self) -> std::cmp::Ordering {
-        other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
-    }
-}
-
 /// The random number for the `position`-th token of a reply, from 0 up to 1. Each position has its own, in whatever order they
 /// are asked for.
 pub(crate) fn random(seed: u64, position: usize) -> f64 {
@@ -73,54 +65,58 @@ pub(crate) fn random(seed: u64, position: usize) -> f64 {
     bits as f64 / 9_007_199_254_740_992.0
 }
 
+impl Draw<'_> {
+    /// Whether a row is sampled as it is.
+    fn is_plain(&self) -> bool {
+        let sampling = self.sampling;
+        self.mask.is_none() && sampling.repeat_penalty == 1.0 && !self.counts_occurrences()
+    }
+
+    fn counts_occurrences(&self) -> bool {
+        self.sampling.frequency_penalty != 0.0 || self.sampling.presence_penalty != 0.0
+    }
+}
+
 impl Sampler {
     /// The next token.
     pub(crate) fn sample(&mut self, logits: &[f32], draw: Draw<'_>) -> Result<Token, SampleError> {
-        if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
-            return Err(SampleError::NotANumber);
+        let highest = row::highest(logits).ok_or(SampleError::NotANumber)?;
+        if draw.is_plain() {
+            return self.choose(logits, highest, draw);
         }
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
-        self.penalize(&draw);
+        let mut row = std::mem::take(&mut self.row);
+        row.clear();
+        row.extend_from_slice(logits);
+        self.change(&mut row, draw);
+        let highest = row::highest(&row).ok_or(SampleError::NotANumber);
+        let token = highest.and_then(|highest| self.choose(&row, highest, draw));
+        self.row = row;
+        token
+    }
+
+    /// Penalties and mask.
+    fn change(&mut self, row: &mut [f32], draw: Draw<'_>) {
+        self.penalize(row, draw);
         if let Some(mask) = draw.mask {
-            apply(mask, &mut self.logits);
+            apply(mask, row);
         }
-        if draw.sampling.temperature == 0.0 {
-            return self.likeliest().map(|(token, _)| token).ok_or(SampleError::NothingAllowed);
-        }
-        self.weigh(draw.sampling.temperature)?;
-        let top_k = draw.sampling.top_k;
-        if top_k > 0 {
-            if top_k < self.candidates.len() {
-                self.candidates.select_nth_unstable_by(top_k, Candidate::order);
-                self.candidates.truncate(top_k);
-            }
-            self.candidates.sort_unstable_by(Candidate::order);
-        }
-        if draw.sampling.top_p < 1.0 {
-            self.keep_top_p(f64::from(draw.sampling.top_p));
-        }
-        if draw.sampling.min_p > 0.0 {
-            self.candidates.retain(|candidate| candidate.weight >= draw.sampling.min_p);
-        }
-        self.pick(draw.random).ok_or(SampleError::NothingAllowed)
     }
 
     /// Repeat over the last tokens of prompt and reply; frequency and presence over the reply, as OpenAI defines them.
-    fn penalize(&mut self, draw: &Draw<'_>) {
+    fn penalize(&mut self, row: &mut [f32], draw: Draw<'_>) {
         let sampling = draw.sampling;
-        self.seen.resize(self.logits.len(), false);
+        self.seen.resize(row.len(), false);
         if sampling.repeat_penalty != 1.0 {
             let recent = draw.tokens.get(draw.tokens.len().saturating_sub(REPEAT_WINDOW)..).unwrap_or_default();
-            self.over(recent, |logit, is_first| match (is_first, *logit > 0.0) {
+            self.over(row, recent, |logit, is_first| match (is_first, *logit > 0.0) {
                 (true, true) => *logit /= sampling.repeat_penalty,
                 (true, false) => *logit *= sampling.repeat_penalty,
                 (false, _) => {}
             });
         }
-        if sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0 {
+        if draw.counts_occurrences() {
             let reply = draw.tokens.get(draw.prompt..).unwrap_or_default();
-            self.over(reply, |logit, is_first| {
+            self.over(row, reply, |logit, is_first| {
                 *logit -= sampling.frequency_penalty;
                 if is_first {
                     *logit -= sampling.presence_penalty;
@@ -130,9 +126,9 @@ impl Sampler {
     }
 
     /// Changes the logit of each of `tokens`, told whether it is met for the first time.
-    fn over(&mut self, tokens: &[Token], change: impl Fn(&mut f32, bool)) {
+    fn over(&mut self, row: &mut [f32], tokens: &[Token], change: impl Fn(&mut f32, bool)) {
         for &token in tokens {
-            if let (Some(logit), Some(seen)) = (self.logits.get_mut(token as usize), self.seen.get_mut(token as usize)) {
+            if let (Some(logit), Some(seen)) = (row.get_mut(token as usize), self.seen.get_mut(token as usize)) {
                 change(logit, !*seen);
                 *seen = true;
             }
@@ -144,79 +140,150 @@ impl Sampler {
         }
     }
 
-    /// The highest logit, and of equals the lowest token.
-    fn likeliest(&self) -> Option<(Token, f32)> {
-        let mut best: Option<(Token, f32)> = None;
-        for (token, &logit) in (0..).zip(&self.logits) {
-            if logit > best.map_or(f32::NEG_INFINITY, |(_, best)| best) {
-                best = Some((token, logit));
-            }
+    /// Temperature and what comes after it. `highest` is the row's highest logit.
+    fn choose(&mut self, row: &[f32], highest: f32, draw: Draw<'_>) -> Result<Token, SampleError> {
+        let Sampling { temperature, top_p, top_k, min_p, .. } = *draw.sampling;
+        if highest == f32::NEG_INFINITY {
+            return Err(SampleError::NothingAllowed);
         }
-        best
+        if temperature == 0.0 {
+            return row::find(row, highest).ok_or(SampleError::NothingAllowed);
+        }
+        if top_k > 0 {
+            row::top(row, top_k, &mut self.candidates);
+            let total = self.weigh(highest, temperature);
+            if top_p < 1.0 {
+                self.cut_after(f64::from(top_p) * total);
+            }
+        } else if top_p < 1.0 {
+            self.find_nucleus(row, highest, temperature, f64::from(top_p));
+        } else if min_p > 0.0 {
+            row::at_least(row, floor(highest, temperature, f64::from(min_p)), &mut self.candidates);
+            self.weigh(highest, temperature);
+        } else {
+            return self.pick_of_all(row, highest, temperature, draw.random).ok_or(SampleError::NothingAllowed);
+        }
+        if min_p > 0.0 {
+            self.candidates.retain(|candidate| candidate.weight >= min_p);
+        }
+        self.pick(draw.random).ok_or(SampleError::NothingAllowed)
     }
 
-    /// Every word that may come, in the order of the vocabulary.
-    fn weigh(&mut self, temperature: f32) -> Result<(), SampleError> {
-        let (_, highest) = self.likeliest().ok_or(SampleError::NothingAllowed)?;
-        self.candidates.clear();
-        self.candidates.extend(
-            (0..).zip(&self.logits).filter(|(_, logit)| **logit > f32::NEG_INFINITY).map(|(token, &logit)| Candidate {
-                token,
-                logit,
-                weight: ((logit - highest) / temperature).exp(),
-            }),
-        );
-        Ok(())
+    /// Gives each candidate its weight. Returns their sum.
+    fn weigh(&mut self, highest: f32, temperature: f32) -> f64 {
+        for candidate in &mut self.candidates {
+            candidate.weight = row::weight(candidate.logit, highest, temperature);
+        }
+        self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
     }
 
-    /// Keeps the fewest words that have `top_p` of the weight together.
-    fn keep_top_p(&mut self, top_p: f64) {
-        let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
-        let mut depth = FIRST_SORT;
-        loop {
-            let sorted = depth.min(self.candidates.len());
-            if sorted < self.candidates.len() {
-                self.candidates.select_nth_unstable_by(sorted, Candidate::order);
+    /// The fewest words that have `top_p` of the weight of all together.
+    fn find_nucleus(&mut self, row: &[f32], highest: f32, temperature: f32, top_p: f64) {
+        row::weigh_blocks(row, highest, temperature, &mut self.blocks);
+        let total: f64 = self.blocks.iter().sum();
+        // Words below the N-th part of what may be left out can be left out, if there are no more than N. There seldom are, among
+        // those that count; if so, all words are N.
+        for shares in [FIRST_SHARES, row.len() as f64] {
+            let least = (1.0 - top_p) * total / shares;
+            row::at_least(row, floor(highest, temperature, least), &mut self.candidates);
+            if self.weigh(highest, temperature) >= top_p * total {
+                break;
             }
-            let (head, _) = self.candidates.split_at_mut(sorted);
-            head.sort_unstable_by(Candidate::order);
-            let mut weight = 0.0;
-            let reaches = head.iter().position(|candidate| {
-                weight += f64::from(candidate.weight);
-                weight >= top_p * total
-            });
-            if let Some(last) = reaches {
-                self.candidates.truncate(last + 1);
-                return;
-            }
-            if sorted == self.candidates.len() {
-                return;
-            }
-            depth = depth.saturating_mul(4);
         }
+        if let Some(border) = self.find_border(top_p * total) {
+            // Again in the order of the vocabulary.
+            row::at_least(row, border.logit, &mut self.candidates);
+            self.candidates.retain(|candidate| candidate.order(&border).is_le());
+            self.weigh(highest, temperature);
+        }
+    }
+
+    /// Of candidates with the likeliest first, keeps the fewest that have this weight together.
+    fn cut_after(&mut self, enough: f64) {
+        let mut weight = 0.0;
+        let reaches = self.candidates.iter().position(|candidate| {
+            weight += f64::from(candidate.weight);
+            weight >= enough
+        });
+        self.candidates.truncate(reaches.map_or(usize::MAX, |last| last.saturating_add(1)));
+    }
+
+    /// The last of the fewest candidates that have this weight together, the likeliest first. Found by halving, so that thousands
+    /// need not be sorted.
+    fn find_border(&mut self, enough: f64) -> Option<Candidate> {
+        let mut left = self.candidates.as_mut_slice();
+        let mut enough = enough;
+        while left.len() > 1 {
+            let middle = left.len() / 2;
+            left.select_nth_unstable_by(middle, Candidate::order);
+            let (likelier, rest) = left.split_at_mut(middle);
+            let weight: f64 = likelier.iter().map(|candidate| f64::from(candidate.weight)).sum();
+            if weight >= enough {
+                left = likelier;
+            } else {
+                enough -= weight;
+                left = rest;
+            }
+        }
+        left.first().copied()
     }
 
     fn pick(&self, random: f64) -> Option<Token> {
         let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
-        let mut left = random * total;
-        let mut last = None;
-        for candidate in self.candidates.iter().filter(|candidate| candidate.weight > 0.0) {
-            last = Some(candidate.token);
-            left -= f64::from(candidate.weight);
-            if left < 0.0 {
+        walk(self.candidates.iter().map(|candidate| (candidate.token, candidate.weight)), random * total)
+    }
+
+    /// A word of the whole vocabulary: first the block it is in, then the word.
+    fn pick_of_all(&mut self, row: &[f32], highest: f32, temperature: f32, random: f64) -> Option<Token> {
+        row::weigh_blocks(row, highest, temperature, &mut self.blocks);
+        let mut left = random * self.blocks.iter().sum::<f64>();
+        let mut chosen = None;
+        for (at, &weight) in self.blocks.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+            // If rounding leaves a rest, the last block that has any weight is it.
+            chosen = Some((at, left));
+            if left < weight {
                 break;
             }
+            left -= weight;
         }
-        last
+        let (at, left) = chosen?;
+        let first = at.saturating_mul(BLOCK);
+        let block = row.get(first..)?.iter().take(BLOCK);
+        walk((Token::try_from(first).ok()?..).zip(block.map(|&logit| row::weight(logit, highest, temperature))), left)
     }
 }
 
+/// The word at which the weights before it have used up `left`, or the last with any weight.
+fn walk(words: impl Iterator<Item = (Token, f32)>, mut left: f64) -> Option<Token> {
+    let mut last = None;
+    for (token, weight) in words.filter(|(_, weight)| *weight > 0.0) {
+        last = Some(token);
+        left -= f64::from(weight);
+        if left < 0.0 {
+            break;
+        }
+    }
+    last
+}
+
+/// The logit of a word with this weight, and a little below: weights are rounded.
+#[allow(clippy::cast_possible_truncation, reason = "what is lost is precision beyond seven digits")]
+fn floor(highest: f32, temperature: f32, weight: f64) -> f32 {
+    (f64::from(highest) + f64::from(temperature) * (weight.ln() - 1e-3)) as f32
+}
+
 /// Forbids what has no bit in `mask`.
-fn apply(mask: &[u32], logits: &mut [f32]) {
-    for (logits, bits) in logits.chunks_mut(32).zip(mask.iter().copied().chain(std::iter::repeat(0))) {
-        for (bit, logit) in logits.iter_mut().enumerate() {
-            if (bits >> bit) & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
+fn apply(mask: &[u32], row: &mut [f32]) {
+    for (logits, bits) in row.chunks_mut(32).zip(mask.iter().copied().chain(std::iter::repeat(0))) {
+        match bits {
+            0 => logits.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            _ => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if (bits >> bit) & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
             }
         }
     }
