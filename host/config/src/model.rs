@@ -48,6 +48,10 @@ pub struct Model {
     /// Reuse the computed beginning of a prompt within a tenant. Default true.
     #[serde(default = "default_prefix_cache")]
     pub prefix_cache: bool,
+    /// Whether the same request has the same reply to the last bit, however busy the model is. Every sequence is then decoded by
+    /// itself, which is slower with many at once, and `context_tokens` is divided equally among the sequences. Default false.
+    #[serde(default)]
+    pub deterministic: bool,
     /// How to sample where a request does not say.
     #[serde(default)]
     pub defaults: Sampling,

@@ -50,6 +50,9 @@ pub struct Settings {
     pub deadline: Duration,
     /// Keys the cache salt of each tenant (P-A9). Never sent anywhere, never part of a request.
     pub server_secret: [u8; 32],
+    /// Whether a reply depends on its request alone to the last bit, however busy the model is: every sequence is decoded in
+    /// batches of its own. The backend has to keep sequences apart too. A request without a seed is sampled with seed 0.
+    pub deterministic: bool,
     /// Taken where a request says nothing.
     pub defaults: Parameters,
 }
@@ -64,6 +67,7 @@ impl Default for Settings {
             stalled_reader: Duration::from_secs(30),
             deadline: Duration::from_secs(600),
             server_secret: [0; 32],
+            deterministic: false,
             defaults: Parameters::default(),
         }
     }
@@ -133,8 +137,10 @@ impl Engine {
             step_rows: settings.step_rows,
             prefix_cache: settings.prefix_cache,
             stalled_reader: settings.stalled_reader,
+            deterministic: settings.deterministic,
         };
-        let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges), Arc::clone(&tickets));
+        let clock = Box::new(Instant::now);
+        let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges), Arc::clone(&tickets), clock);
         let own_bell = bell.clone();
         let is_closed = Arc::new(AtomicBool::new(false));
         let death = Death { name: name.to_owned(), is_closed: Arc::clone(&is_closed) };
@@ -277,7 +283,7 @@ impl Shared {
             tokens: job.prompt.tokens,
             constraint: job.prompt.constraint,
             sampling,
-            seed: seed(),
+            seed: if self.settings.deterministic { 0 } else { seed() },
             reply,
             salt: salt(&self.settings.server_secret, job.ticket.tenant()),
             ticket: job.ticket,

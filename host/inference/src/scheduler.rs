@@ -1,20 +1,21 @@
 //! The scheduler: queue and in-flight in one place, driven one step at a time.
 //!
-//! Only the model thread (or a test) calls it, with the time as an argument; it never waits, and it has no lock but the streams' and the tickets'.
-//! The decisions are apart and pure: whose turn it is ([`fair`]), who gets how many rows ([`plan`]), which prefix fits
-//! ([`prefix`]); here is the order in which they take effect.
+//! Only the model thread (or a test) calls it, with the time as an argument; it never waits, and it has no lock but the streams' and
+//! the tickets'. The decisions are apart and pure: whose turn it is ([`fair`]), who gets how many rows ([`plan`]), how many a step
+//! may have ([`pace`]), which prefix fits ([`prefix`]); here is the order in which they take effect, and [`step`] decodes.
 
 mod admit;
 mod fair;
+mod pace;
 mod plan;
 mod prefix;
 mod sequence;
+mod step;
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_backend::{Backend, DecodeError, Row, Tokenizer};
+use tollgate_backend::{Backend, Row, Tokenizer};
 use tollgate_domain::FinishReason;
 
 use crate::engine::GenerateError;
@@ -22,10 +23,12 @@ use crate::gauges::Gauges;
 use crate::sampler::Sampler;
 use crate::tickets::Tickets;
 use fair::FairQueue;
-use plan::{Chunk, Need};
+use pace::Pace;
+use plan::Chunk;
 use prefix::Slots;
 use sequence::End;
 pub(crate) use sequence::{Request, Salt, Sequence};
+use step::Outcome;
 
 /// What the scheduler keeps to.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +39,16 @@ pub(crate) struct Limits {
     pub(crate) prefix_cache: bool,
     /// How long a reader may lag before its stream is closed.
     pub(crate) stalled_reader: Duration,
+    /// Whether every sequence is decoded in batches of its own, cut the same way however busy it is, so that a reply is the same to
+    /// the last bit.
+    pub(crate) deterministic: bool,
 }
+
+/// Tells how long a step took.
+pub(crate) type Clock = Box<dyn Fn() -> Instant + Send>;
+
+/// Rows of a prompt's batches in a deterministic model: enough for most of the speed of longer ones.
+const FIXED_CHUNK: u32 = 64;
 
 /// What a step came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,21 +75,29 @@ pub(crate) struct Scheduler {
     parked: Vec<Sequence>,
     slots: Slots,
     sampler: Sampler,
-    /// The rows of the step, and whose they are.
+    pace: Pace,
+    clock: Clock,
+    /// The rows of a batch.
     rows: Vec<Row>,
+    /// Who has how many rows in the step.
     chunks: Vec<Chunk>,
+    /// How many of them are streams that go on.
+    streams: usize,
+    /// Who stops in it, by its place among the running ones.
+    outcomes: Vec<(usize, Outcome)>,
     /// Who has ended in this step; told when the books are done, so that nobody hears of an end before its place is free.
     ended: Vec<(Sequence, End)>,
 }
 
-/// What becomes of a sequence after a token.
-enum Outcome {
-    Ends(End),
-    Parks,
-}
-
 impl Scheduler {
-    pub(crate) fn new(name: &str, backend: Box<dyn Backend>, limits: Limits, gauges: Arc<Gauges>, tickets: Arc<Tickets>) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        backend: Box<dyn Backend>,
+        limits: Limits,
+        gauges: Arc<Gauges>,
+        tickets: Arc<Tickets>,
+        clock: Clock,
+    ) -> Self {
         Scheduler {
             name: name.to_owned(),
             tokenizer: backend.tokenizer(),
@@ -90,8 +110,12 @@ impl Scheduler {
             running: Vec::new(),
             parked: Vec::new(),
             sampler: Sampler::default(),
+            pace: Pace::default(),
+            clock,
             rows: Vec::new(),
             chunks: Vec::new(),
+            streams: 0,
+            outcomes: Vec::new(),
             ended: Vec::new(),
         }
     }
@@ -114,7 +138,7 @@ impl Scheduler {
         self.admit();
         let worked = self.decode(now);
         self.report();
-        for (mut sequence, end) in std::mem::take(&mut self.ended) {
+        for (mut sequence, end) in self.ended.drain(..) {
             sequence.end(end);
         }
         if worked { Progress::Worked } else { Progress::Idle { until: self.next_look() } }
@@ -164,99 +188,6 @@ impl Scheduler {
         }
     }
 
-    /// Plans and decodes a step, making room as long as the backend asks for it. Returns whether anything was done.
-    fn decode(&mut self, now: Instant) -> bool {
-        loop {
-            self.plan();
-            if self.rows.is_empty() {
-                return false;
-            }
-            match self.backend.decode(&self.rows) {
-                Ok(()) => {
-                    self.hear(now);
-                    return true;
-                }
-                Err(DecodeError::Full { .. }) => {
-                    if !self.make_room() {
-                        self.starve(now);
-                        return true;
-                    }
-                }
-                Err(DecodeError::Failed(reason)) => {
-                    self.fail_step(&reason, now);
-                    return true;
-                }
-            }
-        }
-    }
-
-    fn plan(&mut self) {
-        let needs = self.running.iter().enumerate().map(|(index, sequence)| Need {
-            index,
-            remaining: sequence.remaining(),
-            tenant: &sequence.tenant,
-            weight: sequence.weight,
-            pass: self.queue.pass(&sequence.tenant),
-            arrived: sequence.arrived,
-        });
-        let budget = self.limits.step_rows.min(self.backend.capabilities().step_rows);
-        self.chunks = plan::share(needs.collect(), usize::try_from(budget).unwrap_or(usize::MAX));
-        self.rows.clear();
-        for chunk in &self.chunks {
-            let Some(sequence) = self.running.get(chunk.index) else { continue };
-            let Some(id) = sequence.slot else { continue };
-            let last = sequence.tokens.len().saturating_sub(1);
-            let new = sequence.tokens.iter().enumerate().skip(sequence.decoded).take(chunk.rows);
-            self.rows.extend(new.map(|(at, &token)| Row {
-                token,
-                position: u32::try_from(at).unwrap_or(u32::MAX),
-                sequence: id,
-                wants_logits: at == last,
-            }));
-        }
-    }
-
-    /// The step is decoded: whoever has all its tokens in gets the next.
-    fn hear(&mut self, now: Instant) {
-        let limit = usize::try_from(self.backend.capabilities().sequence_tokens).unwrap_or(usize::MAX);
-        let mut outcomes: Vec<(usize, Outcome)> = Vec::new();
-        let (mut row, mut sampled, mut decoded) = (0, 0, 0);
-        for chunk in &self.chunks {
-            row += chunk.rows;
-            let Some(sequence) = self.running.get_mut(chunk.index) else { continue };
-            let due = sequence.advance(chunk.rows);
-            self.queue.charge(&sequence.tenant, due);
-            if sequence.remaining() > 0 {
-                continue;
-            }
-            sampled += 1;
-            let end = match self.backend.logits(row - 1) {
-                Some(logits) => sequence.speak(logits, &mut self.sampler, self.tokenizer.vocabulary(), limit),
-                None => Some(End::Failed(GenerateError::Backend("it has no logits for a row".to_owned()))),
-            };
-            decoded += u64::from(sequence.remaining() > 0);
-            match end {
-                Some(end) => outcomes.push((chunk.index, Outcome::Ends(end))),
-                None if sequence.writer.park() => outcomes.push((chunk.index, Outcome::Parks)),
-                None => {}
-            }
-        }
-        self.gauges.count_step(sampled, u64::try_from(self.rows.len() - sampled).unwrap_or(u64::MAX));
-        self.gauges.count_decoded(decoded);
-        // From the back, so that taking one out does not move those that are still to be.
-        outcomes.sort_unstable_by_key(|(index, _)| Reverse(*index));
-        for (index, outcome) in outcomes {
-            let mut sequence = self.running.swap_remove(index);
-            match outcome {
-                Outcome::Ends(end) => self.depart(sequence, end, now),
-                Outcome::Parks => {
-                    sequence.parked_at = Some(now);
-                    self.parked.push(sequence);
-                }
-            }
-        }
-    }
-
     /// The cache is full: idle prefixes go, then parked ones, then the youngest running one but the last.
     fn make_room(&mut self) -> bool {
         if self.evict(None) {
@@ -284,17 +215,6 @@ impl Scheduler {
         }
     }
 
-    /// Nothing is known of the sequences that were in the step: they end. All others go on.
-    fn fail_step(&mut self, reason: &str, now: Instant) {
-        tracing::error!(model = %self.name, rows = self.rows.len(), reason, "a step has failed");
-        let mut indexes: Vec<usize> = self.chunks.iter().map(|chunk| chunk.index).collect();
-        indexes.sort_unstable_by_key(|index| Reverse(*index));
-        for index in indexes {
-            let sequence = self.running.swap_remove(index);
-            self.depart(sequence, End::Failed(GenerateError::Backend(reason.to_owned())), now);
-        }
-    }
-
     /// An admitted sequence leaves for good. What a whole reply computed stays as a prefix; anything else is freed at once.
     fn depart(&mut self, mut sequence: Sequence, end: End, now: Instant) {
         self.queue.end(&sequence.tenant);
@@ -303,16 +223,25 @@ impl Scheduler {
             self.gauges.count_served(now.saturating_duration_since(sequence.submitted));
         }
         let (decoded, shared) = (sequence.decoded, sequence.shared);
+        let kept = if self.limits.deterministic { sequence.fixed_prefix(self.fixed_chunk()) } else { decoded };
         if let Some(id) = sequence.displace() {
-            if is_whole && self.limits.prefix_cache && decoded > 0 {
-                let mut tokens = sequence.tokens.clone();
-                tokens.truncate(decoded);
-                self.slots.keep(id, sequence.salt, tokens, shared);
+            if is_whole && self.limits.prefix_cache && self.cut(id, kept, decoded) {
+                let tokens = sequence.tokens.get(..kept).unwrap_or_default().to_vec();
+                self.slots.keep(id, sequence.salt, tokens, shared.min(kept));
             } else {
                 self.empty(id);
             }
         }
         self.ended.push((sequence, end));
+    }
+
+    /// Rows of a prompt's batches in a deterministic model, whatever the load.
+    fn fixed_chunk(&self) -> usize {
+        to_usize(FIXED_CHUNK.min(self.step_rows()))
+    }
+
+    fn step_rows(&self) -> u32 {
+        self.limits.step_rows.min(self.backend.capabilities().step_rows)
     }
 
     fn report(&self) {
@@ -338,6 +267,10 @@ impl Drop for Scheduler {
     fn drop(&mut self) {
         self.gauges.set_sequences(0, 0, 0);
     }
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

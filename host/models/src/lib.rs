@@ -56,6 +56,7 @@ impl Model {
             queue: spec.queue as usize,
             step_rows: step_rows(spec),
             prefix_cache: spec.prefix_cache,
+            deterministic: spec.deterministic,
             deadline: Duration::from_secs(u64::from(spec.deadline_s)),
             server_secret,
             defaults: Parameters {

@@ -38,6 +38,7 @@ pub(crate) fn load(spec: &Object<Spec>, library: &Library) -> Result<(Box<dyn Ba
                 sequences: spec.sequences,
                 step_rows: step_rows(spec),
                 threads: spec.threads,
+                apart: spec.deterministic,
             };
             Ok((Box::new(Llama::load(&settings)?), artifact.digest))
         }

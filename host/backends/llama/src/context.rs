@@ -20,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) micro: u32,
     /// Threads.
     pub(crate) threads: i32,
+    /// Whether each sequence has cells of its own, an equal part of all.
+    pub(crate) apart: bool,
 }
 
 /// The rows of a step as llama.cpp wants them: parallel arrays that point into this.
@@ -37,6 +39,7 @@ pub(crate) struct Context {
     batch: Batch,
     vocabulary: usize,
     tokens: u32,
+    sequence_tokens: u32,
     rows: usize,
     /// Declared last: a context must not outlive its model.
     _model: Arc<LlamaModel>,
@@ -57,7 +60,7 @@ impl Context {
         params.n_seq_max = u32::from(shape.sequences);
         params.n_threads = shape.threads;
         params.n_threads_batch = shape.threads;
-        params.kv_unified = true;
+        params.kv_unified = !shape.apart;
         params.no_perf = true;
         // SAFETY: `LlamaModel` is `repr(transparent)` over the pointer to llama.cpp's model, and the exact pin in Cargo.toml keeps
         // it so; the `Arc` keeps the model alive for as long as this context.
@@ -68,13 +71,18 @@ impl Context {
             BackendError::Load(format!("llama.cpp makes no context of {} tokens (is there memory for it?)", shape.tokens))
         })?;
         // SAFETY: the context was just made.
-        let tokens = unsafe { sys::llama_n_ctx(raw.as_ptr()) };
-        Ok(Context { raw, batch: Batch::new(), vocabulary, tokens, rows: 0, _model: model })
+        let (tokens, sequence_tokens) = unsafe { (sys::llama_n_ctx(raw.as_ptr()), sys::llama_n_ctx_seq(raw.as_ptr())) };
+        Ok(Context { raw, batch: Batch::new(), vocabulary, tokens, sequence_tokens, rows: 0, _model: model })
     }
 
     /// Tokens that all sequences together can hold; llama.cpp rounds what was asked for.
     pub(crate) fn tokens(&self) -> u32 {
         self.tokens
+    }
+
+    /// Tokens that one sequence can hold.
+    pub(crate) fn sequence_tokens(&self) -> u32 {
+        self.sequence_tokens
     }
 
     pub(crate) fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {

@@ -41,6 +41,9 @@ pub struct Settings {
     pub step_rows: u32,
     /// Threads that compute; by default the machine's cores, or one for a model so small that waking others takes longer.
     pub threads: Option<u16>,
+    /// Whether each sequence has cells of its own, an equal part of all (in steps of 256), rather than any that are free. Then what
+    /// a sequence computes cannot depend on where others lie; it cannot take over a live prefix, nor grow at the others' expense.
+    pub apart: bool,
 }
 
 /// A loaded model.
@@ -68,15 +71,22 @@ impl Llama {
         let context_tokens = settings.context_tokens.unwrap_or_else(|| trained.min(4_096));
         let sequences = settings.sequences.clamp(1, MAX_SEQUENCES);
         let threads = settings.threads.map_or_else(|| default_threads(model.size()), i32::from);
-        let shape = context::Shape { tokens: context_tokens, sequences, rows: settings.step_rows, micro: MICRO_BATCH, threads };
+        let shape = context::Shape {
+            tokens: context_tokens,
+            sequences,
+            rows: settings.step_rows,
+            micro: MICRO_BATCH,
+            threads,
+            apart: settings.apart,
+        };
         let context = Context::new(Arc::clone(&model), &shape)?;
         let cache = cache_bytes(&model, context.tokens());
         let capabilities = Capabilities {
             max_sequences: sequences,
             context_tokens: context.tokens(),
-            sequence_tokens: context.tokens().min(trained.max(1)),
+            sequence_tokens: context.sequence_tokens().min(trained.max(1)),
             step_rows: settings.step_rows,
-            prefix_copy: !model.is_recurrent() && !model.is_hybrid(),
+            prefix_copy: !settings.apart && !model.is_recurrent() && !model.is_hybrid(),
             partial_remove: !model.is_recurrent() && !model.is_hybrid(),
             adapters: false,
             images: false,

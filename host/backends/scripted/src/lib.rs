@@ -57,6 +57,8 @@ pub struct Settings {
     pub token_us: u64,
     /// Microseconds more for each row that nothing is sampled from.
     pub prefill_us_per_token: u64,
+    /// Whether steps take no time, and what they would have taken is only added up ([`Probe::elapsed`]).
+    pub virtual_time: bool,
     /// See [`Capabilities::prefix_copy`].
     pub prefix_copy: bool,
     /// See [`Capabilities::partial_remove`].
@@ -71,6 +73,7 @@ impl Default for Settings {
             step_rows: 256,
             token_us: 0,
             prefill_us_per_token: 0,
+            virtual_time: false,
             prefix_copy: true,
             partial_remove: true,
         }
@@ -204,7 +207,9 @@ impl Backend for Scripted {
         let prefilled = u64::try_from(rows.len() - sampled).unwrap_or(u64::MAX);
         let decode_us = if sampled > 0 { self.settings.token_us } else { 0 };
         let us = prefilled.saturating_mul(self.settings.prefill_us_per_token).saturating_add(decode_us);
-        if us > 0 {
+        if self.settings.virtual_time {
+            self.probe.pass(Duration::from_micros(us));
+        } else if us > 0 {
             sleep(Duration::from_micros(us));
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tollgate_backend::Row;
 
@@ -17,6 +18,8 @@ pub struct StepRecord {
     pub sampled: usize,
     /// Different sequences.
     pub sequences: usize,
+    /// Where the first row stands in its sequence, from 0.
+    pub position: u32,
     /// Cells in use afterwards.
     pub cells: usize,
 }
@@ -29,6 +32,7 @@ pub struct Probe(Arc<Mutex<Seen>>);
 struct Seen {
     steps: VecDeque<StepRecord>,
     cells: usize,
+    elapsed: Duration,
 }
 
 impl Probe {
@@ -44,6 +48,17 @@ impl Probe {
         self.lock().cells
     }
 
+    /// What all steps would have taken, in virtual time.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.lock().elapsed
+    }
+
+    pub(crate) fn pass(&self, time: Duration) {
+        let mut seen = self.lock();
+        seen.elapsed = seen.elapsed.saturating_add(time);
+    }
+
     pub(crate) fn record(&self, rows: &[Row], sampled: usize, cells: usize) {
         let mut sequences: Vec<u16> = rows.iter().map(|row| row.sequence.0).collect();
         sequences.sort_unstable();
@@ -52,7 +67,8 @@ impl Probe {
         if seen.steps.len() == REMEMBERED {
             seen.steps.pop_front();
         }
-        seen.steps.push_back(StepRecord { rows: rows.len(), sampled, sequences: sequences.len(), cells });
+        let position = rows.first().map_or(0, |row| row.position);
+        seen.steps.push_back(StepRecord { rows: rows.len(), sampled, sequences: sequences.len(), position, cells });
         seen.cells = cells;
     }
 

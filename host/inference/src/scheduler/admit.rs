@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use tollgate_backend::{SequenceId, Token};
 
-use super::Scheduler;
 use super::prefix::{Match, common};
 use super::sequence::{Salt, Sequence};
+use super::{Scheduler, to_usize};
 
 /// Where a sequence begins.
 struct Place {
@@ -127,21 +127,26 @@ impl Scheduler {
         }
     }
 
-    /// The longest part of a prompt that its tenant has in the cache, idle or live. The last token is left out: it has to be
-    /// decoded for its logits.
+    /// The longest part of a prompt that its tenant has in the cache, idle or live.
     fn find_prefix(&self, sequence: &Sequence) -> Option<Match> {
         if !self.limits.prefix_cache {
             return None;
         }
-        let tokens = sequence.tokens.get(..sequence.tokens.len().saturating_sub(1)).unwrap_or_default();
-        let idle = self.slots.find(sequence.salt, tokens);
+        let tokens = sequence.findable(self.limits.deterministic);
+        let mut idle = self.slots.find(sequence.salt, tokens);
+        if self.limits.deterministic {
+            // Only what this prompt itself would have decoded in the same batches.
+            let chunk = self.fixed_chunk().max(1);
+            idle =
+                idle.map(|found| Match { length: found.length - found.length % chunk, ..found }).filter(|found| found.length > 0);
+        }
         let live = self.find_live(sequence.salt, tokens);
         // Of equals the idle one: it may need no copy.
         [live, idle].into_iter().flatten().max_by_key(|found| found.length)
     }
 
     fn find_live(&self, salt: Salt, tokens: &[Token]) -> Option<Match> {
-        if !self.backend.capabilities().prefix_copy {
+        if !self.can_copy() {
             return None;
         }
         self.running
@@ -195,12 +200,21 @@ impl Scheduler {
         }
     }
 
+    /// Whether sequences may share cells. Where they have to be the same to the last bit, each has its own.
+    fn can_copy(&self) -> bool {
+        self.backend.capabilities().prefix_copy && !self.limits.deterministic
+    }
+
+    /// Cuts a sequence of `held` tokens down to `length`. Returns whether anything is left of it.
+    pub(super) fn cut(&mut self, id: SequenceId, length: usize, held: usize) -> bool {
+        length > 0 && (length == held || self.backend.truncate(id, self::length(length)).is_ok())
+    }
+
     /// Takes over, copies, or begins anew.
     fn occupy(&mut self, found: Option<Match>) -> Option<Place> {
         let Some(found) = found else { return self.begin() };
-        let capabilities = self.backend.capabilities();
-        let can_copy = capabilities.prefix_copy;
-        let can_take = found.is_idle && (found.length == found.held || capabilities.partial_remove);
+        let can_copy = self.can_copy();
+        let can_take = found.is_idle && (found.length == found.held || self.backend.capabilities().partial_remove);
         // A long conversation is not cut down for the few words that another begins with, if they can be copied.
         let takes = can_take && (found.length.saturating_mul(2) >= found.held || !can_copy);
         if takes {
@@ -266,7 +280,7 @@ impl Scheduler {
     }
 
     fn context_tokens(&self) -> usize {
-        usize::try_from(self.backend.capabilities().context_tokens).unwrap_or(usize::MAX)
+        to_usize(self.backend.capabilities().context_tokens)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Who gets how many rows of a step. A pure decision over numbers.
 //!
 //! Whoever lacks one token gets its row first: nobody's stream waits for somebody's prompt. What is left goes to prompts, to each
-//! tenant by its weight, so that a short one is not behind a long one; what a tenant cannot use goes to the next.
+//! tenant by its weight, so that a short one is not behind a long one; what a tenant cannot use goes to the next. How much that may
+//! be beside streams is the pace's to say ([`super::pace`]).
 
 /// What a running sequence asks for.
 #[derive(Debug, Clone, Copy)]
@@ -26,15 +27,45 @@ pub(super) struct Chunk {
     pub(super) rows: usize,
 }
 
-/// Shares out `budget` rows.
-pub(super) fn share(mut needs: Vec<Need<'_>>, budget: usize) -> Vec<Chunk> {
-    needs.sort_unstable_by_key(|need| (need.pass, need.arrived));
-    let (single, prompts): (Vec<_>, Vec<_>) =
-        needs.into_iter().filter(|need| need.remaining > 0).partition(|need| need.remaining == 1);
-    let mut chunks: Vec<Chunk> = single.iter().take(budget).map(|need| Chunk { index: need.index, rows: 1 }).collect();
-    let left = budget - chunks.len();
-    chunks.extend(share_prompts(&prompts, left));
-    chunks
+/// How many sequences lack one token.
+pub(super) fn streams<'a>(needs: impl Iterator<Item = Need<'a>>) -> usize {
+    needs.filter(|need| need.remaining == 1).count()
+}
+
+/// Shares out `budget` rows into `chunks`, at most `prompt_rows` of them to prompts, and returns how many go to streams. With streams
+/// alone nothing is allocated.
+pub(super) fn share<'a>(
+    needs: impl Iterator<Item = Need<'a>> + Clone,
+    budget: usize,
+    prompt_rows: usize,
+    chunks: &mut Vec<Chunk>,
+) -> usize {
+    chunks.clear();
+    let single = needs.clone().filter(|need| need.remaining == 1);
+    chunks.extend(single.clone().map(|need| Chunk { index: need.index, rows: 1 }));
+    if chunks.len() > budget {
+        let mut single: Vec<_> = single.collect();
+        single.sort_unstable_by_key(|need| (need.pass, need.arrived));
+        chunks.clear();
+        chunks.extend(single.iter().take(budget).map(|need| Chunk { index: need.index, rows: 1 }));
+    }
+    let streams = chunks.len();
+    let left = (budget - streams).min(prompt_rows);
+    if left > 0 {
+        let mut prompts: Vec<_> = needs.filter(|need| need.remaining > 1).collect();
+        prompts.sort_unstable_by_key(|need| (need.pass, need.arrived));
+        chunks.extend(share_prompts(&prompts, left));
+    }
+    streams
+}
+
+/// Batches of one sequence each, whose rows depend on that sequence alone (`remaining` is its next batch): every stream's, and one
+/// chunk of the prompt whose turn it is.
+pub(super) fn take_turns<'a>(needs: impl Iterator<Item = Need<'a>> + Clone, chunks: &mut Vec<Chunk>) {
+    chunks.clear();
+    let prompt = needs.clone().filter(|need| need.remaining > 1).min_by_key(|need| (need.pass, need.arrived));
+    let streams = needs.filter(|need| need.remaining == 1);
+    chunks.extend(streams.chain(prompt).map(|need| Chunk { index: need.index, rows: need.remaining }));
 }
 
 fn share_prompts(prompts: &[Need<'_>], mut left: usize) -> impl Iterator<Item = Chunk> {
@@ -79,13 +110,24 @@ mod tests {
         Need { index, remaining, tenant, weight: 1, pass: 0, arrived: u64::try_from(index).expect("small") }
     }
 
+    fn share(needs: &[Need<'_>], budget: usize) -> Vec<Chunk> {
+        share_some(needs, budget, budget)
+    }
+
+    fn share_some(needs: &[Need<'_>], budget: usize, prompt_rows: usize) -> Vec<Chunk> {
+        let mut chunks = vec![Chunk { index: 99, rows: 99 }];
+        let streams = super::share(needs.iter().copied(), budget, prompt_rows, &mut chunks);
+        assert!(chunks.iter().take(streams).all(|chunk| chunk.rows == 1));
+        chunks
+    }
+
     fn rows(chunks: &[Chunk], index: usize) -> usize {
         chunks.iter().filter(|chunk| chunk.index == index).map(|chunk| chunk.rows).sum()
     }
 
     #[test]
     fn streams_come_before_prompts() {
-        let chunks = share(vec![need(0, 1_000, "a"), need(1, 1, "a"), need(2, 1, "b")], 10);
+        let chunks = share(&[need(0, 1_000, "a"), need(1, 1, "a"), need(2, 1, "b")], 10);
         assert_eq!(chunks, [(1, 1), (2, 1), (0, 8)].map(|(index, rows)| Chunk { index, rows }));
     }
 
@@ -93,17 +135,33 @@ mod tests {
     #[test]
     fn prompts_share_by_tenant_and_by_weight() {
         let mut long = need(0, 10_000, "noisy");
-        let chunks = share(vec![long, need(1, 10_000, "noisy"), need(2, 30, "quiet")], 100);
+        let chunks = share(&[long, need(1, 10_000, "noisy"), need(2, 30, "quiet")], 100);
         assert_eq!((rows(&chunks, 0), rows(&chunks, 1), rows(&chunks, 2)), (70, 0, 30));
         long.weight = 3;
-        let chunks = share(vec![long, need(2, 10_000, "quiet")], 100);
+        let chunks = share(&[long, need(2, 10_000, "quiet")], 100);
         assert_eq!((rows(&chunks, 0), rows(&chunks, 2)), (75, 25));
     }
 
     #[test]
     fn a_lower_pass_goes_first_where_not_all_fit() {
         let late = Need { pass: 9, ..need(0, 1, "a") };
-        assert_eq!(share(vec![late, need(1, 1, "b")], 1), [Chunk { index: 1, rows: 1 }]);
+        assert_eq!(share(&[late, need(1, 1, "b")], 1), [Chunk { index: 1, rows: 1 }]);
+    }
+
+    #[test]
+    fn prompts_get_what_the_pace_allows_and_streams_all_that_they_need() {
+        let needs = [need(0, 1_000, "a"), need(1, 1, "a"), need(2, 1, "b"), need(3, 50, "b")];
+        let chunks = share_some(&needs, 100, 6);
+        assert_eq!([0, 1, 2, 3].map(|index| rows(&chunks, index)), [3, 1, 1, 3]);
+        assert_eq!(share_some(&needs, 100, 0).len(), 2);
+    }
+
+    #[test]
+    fn batches_of_one_take_turns() {
+        let late = Need { pass: 9, ..need(0, 64, "a") };
+        let mut chunks = Vec::new();
+        take_turns([late, need(1, 1, "a"), need(2, 13, "b"), need(3, 0, "b")].into_iter(), &mut chunks);
+        assert_eq!(chunks, [(1, 1), (2, 13)].map(|(index, rows)| Chunk { index, rows }));
     }
 
     proptest! {
@@ -111,6 +169,7 @@ mod tests {
         fn the_budget_is_used_up_and_never_passed(
             wants in proptest::collection::vec((0_usize..50, 0_u8..4, 1_u32..1_000, 0_u64..5), 0..20),
             budget in 1_usize..200,
+            prompt_rows in 0_usize..200,
         ) {
             let tenants: Vec<String> = wants.iter().map(|(_, tenant, ..)| tenant.to_string()).collect();
             let needs = wants.iter().zip(&tenants).enumerate().map(|(index, ((remaining, _, weight, pass), tenant))| Need {
@@ -118,9 +177,12 @@ mod tests {
                 pass: *pass,
                 ..need(index, *remaining, tenant)
             });
-            let chunks = share(needs.collect(), budget);
+            let needs: Vec<Need<'_>> = needs.collect();
+            let chunks = share_some(&needs, budget, prompt_rows);
             let wanted: usize = wants.iter().map(|(remaining, ..)| remaining).sum();
-            prop_assert_eq!(chunks.iter().map(|chunk| chunk.rows).sum::<usize>(), wanted.min(budget));
+            let streams = streams(needs.iter().copied());
+            let of_prompts = (wanted - streams).min(prompt_rows).min(budget.saturating_sub(streams));
+            prop_assert_eq!(chunks.iter().map(|chunk| chunk.rows).sum::<usize>(), streams.min(budget) + of_prompts);
             for chunk in &chunks {
                 prop_assert!(chunk.rows >= 1 && chunk.rows <= wants[chunk.index].0);
                 prop_assert_eq!(chunks.iter().filter(|other| other.index == chunk.index).count(), 1);

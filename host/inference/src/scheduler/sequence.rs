@@ -107,6 +107,30 @@ impl Sequence {
         }
     }
 
+    /// Rows of its next batch where batches are the same whatever else is decoded: what is left of the prompt up to the next
+    /// multiple of `chunk`, and each token of a reply alone, also when it is computed again.
+    pub(super) fn fixed_rows(&self, chunk: usize) -> usize {
+        if self.decoded >= self.prompt {
+            return self.remaining().min(1);
+        }
+        let border = (self.decoded / chunk.max(1)).saturating_add(1).saturating_mul(chunk.max(1));
+        border.min(self.prompt).saturating_sub(self.decoded)
+    }
+
+    /// Its tokens of which a prefix may be found: all but the last, which has to be decoded for its logits. Where batches are fixed,
+    /// the prompt's alone, since a reply is never in a chunk.
+    pub(super) fn findable(&self, is_fixed: bool) -> &[Token] {
+        let most = self.tokens.len().saturating_sub(1);
+        self.tokens.get(..if is_fixed { most.min(self.prompt) } else { most }).unwrap_or_default()
+    }
+
+    /// How much of what is decoded any other prompt with the same beginning would decode in just these batches: the whole chunks of
+    /// the prompt.
+    pub(super) fn fixed_prefix(&self, chunk: usize) -> usize {
+        let whole = self.decoded.min(self.prompt);
+        whole.saturating_sub(whole % chunk.max(1))
+    }
+
     /// Tokens that are not decoded yet: one while a reply grows, more before that.
     pub(super) fn remaining(&self) -> usize {
         self.tokens.len().saturating_sub(self.decoded)
