@@ -174,8 +174,22 @@ const checks = {
     expect(said(await ask("say after")) === "after", "no answer after a cancel");
   },
 
-  async logprobs_are_refused() {
-    await refused(OpenAI.BadRequestError, "logprobs", () => ask("say a", { logprobs: true }));
+  async logprobs() {
+    const asked = { logprobs: true, top_logprobs: 3, temperature: 0 };
+    const choice = (await ask("utf8 20", asked)).choices[0];
+    const tokens = choice.logprobs.content;
+    const text = new TextDecoder().decode(new Uint8Array(tokens.flatMap((token) => token.bytes)));
+    expect(text === choice.message.content, tokens);
+    expect(tokens.every((token) => token.logprob <= 0 && token.top_logprobs.length === 3), tokens);
+    const chunks = await collected(await ask("utf8 20", { ...asked, stream: true }));
+    const streamed = chunks.flatMap((chunk) => chunk.choices[0].logprobs?.content ?? []);
+    expect(JSON.stringify(streamed) === JSON.stringify(tokens), streamed);
+    await refused(OpenAI.BadRequestError, "top_logprobs", () => ask("say a", { top_logprobs: 3 }));
+  },
+
+  async logit_bias() {
+    expect(said(await ask("say xyz", { logit_bias: { 120: -100, 113: 60 }, temperature: 0 })) === "q", "no effect");
+    await refused(OpenAI.BadRequestError, "logit_bias.999999", () => ask("say a", { logit_bias: { 999999: 1 } }));
   },
 
   async four_at_once() {

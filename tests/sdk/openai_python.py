@@ -202,8 +202,21 @@ def cancel_mid_stream():
 
 
 @check
-def logprobs_are_refused():
-    refused(openai.BadRequestError, "logprobs", lambda: ask("say a", logprobs=True))
+def logprobs():
+    choice = ask("utf8 20", logprobs=True, top_logprobs=3, temperature=0).choices[0]
+    tokens = choice.logprobs.content
+    expect(bytes(b for token in tokens for b in token.bytes).decode() == choice.message.content, tokens)
+    expect(all(token.logprob <= 0 and len(token.top_logprobs) == 3 for token in tokens), tokens)
+    chunks = list(ask("utf8 20", logprobs=True, top_logprobs=3, temperature=0, stream=True))
+    streamed = [token for chunk in chunks if chunk.choices[0].logprobs for token in chunk.choices[0].logprobs.content]
+    expect(streamed == tokens, streamed)
+    refused(openai.BadRequestError, "top_logprobs", lambda: ask("say a", top_logprobs=3))
+
+
+@check
+def logit_bias():
+    expect(said(ask("say xyz", logit_bias={"120": -100, "113": 60}, temperature=0)) == "q", "the bias has no effect")
+    refused(openai.BadRequestError, "logit_bias.999999", lambda: ask("say a", logit_bias={"999999": 1}))
 
 
 @check

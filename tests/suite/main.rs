@@ -4,6 +4,7 @@
 mod access;
 mod chat;
 mod first_start;
+mod logprobs;
 mod pii;
 mod plugins_live;
 mod reload;

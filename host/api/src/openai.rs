@@ -6,6 +6,7 @@
 mod chat;
 mod error;
 mod fields;
+mod logprobs;
 mod messages;
 mod models;
 mod read;

@@ -4,6 +4,7 @@
 //! and converts by hand.
 
 mod context;
+mod logprobs;
 mod message;
 mod principal;
 mod refusal;
@@ -11,6 +12,7 @@ mod request;
 mod shares;
 
 pub use context::{Context, Flag};
+pub use logprobs::TokenLogprobs;
 pub use message::{BlobRef, Content, Message, Origin, Part, Role, ToolCall, ToolSpec};
 pub use principal::{Certificate, Principal, RequestHead};
 pub use refusal::{Refusal, RefusalKind};

@@ -34,6 +34,11 @@ pub struct Parameters {
     pub seed: Option<u64>,
     /// At most 4; the reply ends before the first that would appear.
     pub stop: Vec<String>,
+    /// Added to the logits of these tokens, by their number in the vocabulary: at most 300, each by -100 to 100.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// How many of the likeliest tokens are told beside the log-probability of each token of the reply, 0 to 20; `None` tells
+    /// nothing.
+    pub logprobs: Option<u8>,
 }
 
 impl Parameters {
@@ -51,6 +56,8 @@ impl Parameters {
             repeat_penalty: self.repeat_penalty.or(other.repeat_penalty),
             seed: self.seed.or(other.seed),
             stop: if self.stop.is_empty() { other.stop.clone() } else { self.stop },
+            logit_bias: if self.logit_bias.is_empty() { other.logit_bias.clone() } else { self.logit_bias },
+            logprobs: self.logprobs.or(other.logprobs),
         }
     }
 }

@@ -135,6 +135,11 @@ impl ChatCodec {
         Ok(Prompt { tokens, constraint, is_thinking })
     }
 
+    /// The model's words.
+    pub(crate) fn vocabulary(&self) -> &Vocabulary {
+        self.tokenizer.vocabulary()
+    }
+
     pub(crate) fn reasoning(&self) -> Option<ReasoningTokens> {
         self.reasoning
     }

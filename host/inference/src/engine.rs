@@ -276,6 +276,10 @@ impl Shared {
         if tokens > limit {
             return Err(SubmitError::TooLong { tokens, limit });
         }
+        let words = self.codec.vocabulary().len();
+        if let Some(&(token, _)) = sampling.logit_bias.iter().find(|(token, _)| *token as usize >= words) {
+            return Err(SubmitError::UnknownToken { token, tokens: words });
+        }
         let (writer, generation) = stream(self.settings.stream_buffer_bytes, self.bell.clone());
         let longest = now.checked_add(self.settings.deadline).unwrap_or(job.deadline);
         let reply = Reply::new(sampling.stop.clone(), self.codec.reasoning(), job.prompt.is_thinking);

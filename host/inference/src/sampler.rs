@@ -1,15 +1,16 @@
 //! From a row of logits to a token.
 //!
-//! In this order: penalties, schema mask, temperature, top-k, top-p, min-p. What is drawn depends on the row, the request and the
-//! random number, which is a function of (seed, position): never on what else was in the step. The buffers are reused, so that a
-//! token costs no allocation; a row is copied only if something in it changes, and a vocabulary is never sorted, only searched for
+//! In this order: bias, penalties, schema mask, temperature, top-k, top-p, min-p. What is drawn depends on the row, the request and
+//! the random number, which is a function of (seed, position): never on what else was in the step. The buffers are reused, so that
+//! a token costs no allocation; a row is copied only if something in it changes, and a vocabulary is never sorted, only searched for
 //! as many words as top-k or top-p reach.
 
 mod row;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use tollgate_backend::Token;
+use tollgate_backend::{Token, Vocabulary};
+use tollgate_domain::TokenLogprobs;
 
 use crate::sampling::Sampling;
 use row::{BLOCK, Candidate};
@@ -18,6 +19,8 @@ use row::{BLOCK, Candidate};
 const REPEAT_WINDOW: usize = 64;
 /// What top-p may leave out is shared among so many words at first: those below such a share are not looked at.
 const FIRST_SHARES: f64 = 1_024.0;
+/// What OpenAI writes for a token that is as good as impossible.
+const IMPOSSIBLE: f32 = -9_999.0;
 
 /// Turns logits into tokens, one row at a time.
 #[derive(Debug, Default)]
@@ -69,7 +72,7 @@ impl Draw<'_> {
     /// Whether a row is sampled as it is.
     fn is_plain(&self) -> bool {
         let sampling = self.sampling;
-        self.mask.is_none() && sampling.repeat_penalty == 1.0 && !self.counts_occurrences()
+        self.mask.is_none() && sampling.logit_bias.is_empty() && sampling.repeat_penalty == 1.0 && !self.counts_occurrences()
     }
 
     fn counts_occurrences(&self) -> bool {
@@ -94,8 +97,30 @@ impl Sampler {
         token
     }
 
-    /// Penalties and mask.
+    /// How likely the model held `token`, and the `likeliest` ones, by the row as the model gave it: before bias, penalties,
+    /// mask and temperature.
+    pub(crate) fn logprobs(&mut self, logits: &[f32], token: Token, likeliest: usize, vocabulary: &Vocabulary) -> TokenLogprobs {
+        let highest = row::highest(logits).unwrap_or(f32::NEG_INFINITY);
+        row::weigh_blocks(logits, highest, 1.0, &mut self.blocks);
+        let log_total = f64::from(highest) + self.blocks.iter().sum::<f64>().ln();
+        #[allow(clippy::cast_possible_truncation, reason = "what is lost is precision beyond seven digits")]
+        let logprob = |logit: f32| ((f64::from(logit) - log_total) as f32).clamp(IMPOSSIBLE, 0.0);
+        let own = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let mut told = TokenLogprobs::new(vocabulary.bytes(token), logprob(own), likeliest);
+        row::top(logits, likeliest, &mut self.candidates);
+        for candidate in &self.candidates {
+            told.push(vocabulary.bytes(candidate.token), logprob(candidate.logit));
+        }
+        told
+    }
+
+    /// Bias, penalties and mask.
     fn change(&mut self, row: &mut [f32], draw: Draw<'_>) {
+        for &(token, bias) in &draw.sampling.logit_bias {
+            if let Some(logit) = row.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
         self.penalize(row, draw);
         if let Some(mask) = draw.mask {
             apply(mask, row);

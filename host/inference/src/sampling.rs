@@ -4,17 +4,24 @@
 
 use std::ops::RangeInclusive;
 
+use tollgate_backend::Token;
 use tollgate_domain::Parameters;
 
 /// Stop strings in one request, at most.
 const MAX_STOPS: usize = 4;
 /// Bytes of one stop string, at most: also how much text a stop can hold back.
 const MAX_STOP_BYTES: usize = 1_024;
+/// Tokens that one request can favour or ban, at most.
+const MAX_BIASES: usize = 300;
+/// Likeliest tokens told beside each token of a reply, at most.
+const MAX_LIKELIEST: u8 = 20;
+/// Tokens of a reply that tells log-probabilities, at most: each costs up to two kilobytes on its way.
+const MAX_TOLD_TOKENS: u32 = 4_096;
 
 /// Resolved parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sampling {
-    /// 1 to 131,072; what nobody limited ends with the context.
+    /// 1 to 131,072, or 4,096 with `logprobs`; what nobody limited ends with the context.
     pub(crate) max_tokens: u32,
     /// 0 (greedy) to 2.
     pub(crate) temperature: f32,
@@ -34,6 +41,10 @@ pub(crate) struct Sampling {
     pub(crate) seed: Option<u64>,
     /// At most 4, none empty.
     pub(crate) stop: Vec<String>,
+    /// At most 300, each -100 to 100. That the tokens exist is the engine's to check.
+    pub(crate) logit_bias: Vec<(Token, f32)>,
+    /// How many of the likeliest tokens are told beside each of the reply, 0 to 20; `None` tells nothing.
+    pub(crate) logprobs: Option<usize>,
 }
 
 /// A parameter outside its range.
@@ -71,8 +82,14 @@ impl Sampling {
         for stop in &parameters.stop {
             within(&(1..=MAX_STOP_BYTES), &stop.len(), "stop", "strings of 1 to 1024 bytes")?;
         }
+        within(&(0..=MAX_BIASES), &parameters.logit_bias.len(), "logit_bias", "at most 300 tokens")?;
+        for (_, bias) in &parameters.logit_bias {
+            within(&(-100.0..=100.0), bias, "logit_bias", "-100 to 100 for each token")?;
+        }
+        let logprobs = parameters.logprobs;
+        within(&(0..=MAX_LIKELIEST), &logprobs.unwrap_or(0), "top_logprobs", "0 to 20")?;
         Ok(Sampling {
-            max_tokens,
+            max_tokens: if logprobs.is_some() { max_tokens.min(MAX_TOLD_TOKENS) } else { max_tokens },
             temperature,
             top_p,
             top_k: usize::try_from(top_k).unwrap_or(usize::MAX),
@@ -82,6 +99,8 @@ impl Sampling {
             repeat_penalty,
             seed: parameters.seed,
             stop: parameters.stop,
+            logit_bias: parameters.logit_bias,
+            logprobs: logprobs.map(usize::from),
         })
     }
 }
@@ -127,5 +146,20 @@ mod tests {
         assert_eq!(refused(Parameters { stop: vec!["x".into(); 5], ..Parameters::default() }), "stop");
         assert_eq!(refused(Parameters { stop: vec![String::new()], ..Parameters::default() }), "stop");
         assert_eq!(refused(Parameters { stop: vec!["x".repeat(1_025)], ..Parameters::default() }), "stop");
+        for bias in [f32::NAN, f32::INFINITY, -100.5, 101.0] {
+            assert_eq!(refused(Parameters { logit_bias: vec![(0, bias)], ..Parameters::default() }), "logit_bias");
+        }
+        assert_eq!(refused(Parameters { logit_bias: vec![(0, 1.0); 301], ..Parameters::default() }), "logit_bias");
+        assert_eq!(refused(Parameters { logprobs: Some(21), ..Parameters::default() }), "top_logprobs");
+    }
+
+    /// A reply that tells log-probabilities is bounded, whatever it asks for.
+    #[test]
+    fn log_probabilities_cap_the_tokens() {
+        let most = |logprobs| {
+            let asked = Parameters { max_tokens: Some(100_000), logprobs, ..Parameters::default() };
+            Sampling::resolve(asked).expect("in range").max_tokens
+        };
+        assert_eq!((most(None), most(Some(0)), most(Some(20))), (100_000, 4_096, 4_096));
     }
 }

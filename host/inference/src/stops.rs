@@ -18,23 +18,21 @@ impl StopMatcher {
         StopMatcher { stops, held: String::new() }
     }
 
-    /// Takes `text` in and appends to `out` what may be shown. Returns the stop that was met: then the text before it is out,
-    /// and what follows is dropped.
-    pub(crate) fn push(&mut self, text: &str, out: &mut String) -> Option<String> {
+    /// Takes `text` in and gives back what may be shown, and the stop that was met: then what is shown is the text before it, and
+    /// what follows it is dropped.
+    pub(crate) fn push(&mut self, text: String) -> (String, Option<String>) {
         if self.stops.is_empty() {
-            out.push_str(text);
-            return None;
+            return (text, None);
         }
-        self.held.push_str(text);
+        self.held.push_str(&text);
         if let Some((start, stop)) = self.first_complete() {
-            out.push_str(self.held.get(..start).unwrap_or_default());
+            let shown = self.held.get(..start).unwrap_or_default().to_owned();
             self.held.clear();
-            return Some(stop);
+            return (shown, Some(stop));
         }
         let keep = self.longest_beginning();
-        let shown = self.held.len() - keep;
-        out.extend(self.held.drain(..shown));
-        None
+        let held = self.held.split_off(self.held.len() - keep);
+        (std::mem::replace(&mut self.held, held), None)
     }
 
     /// The text ends here: what was held back was no stop.
@@ -73,8 +71,10 @@ mod tests {
         let mut matcher = StopMatcher::new(stops.iter().map(ToString::to_string).collect());
         let mut out = String::new();
         for chunk in chunks {
-            if let Some(stop) = matcher.push(chunk, &mut out) {
-                return (out, Some(stop));
+            let (shown, stop) = matcher.push((*chunk).to_owned());
+            out.push_str(&shown);
+            if stop.is_some() {
+                return (out, stop);
             }
         }
         matcher.finish(&mut out);
@@ -84,15 +84,11 @@ mod tests {
     #[test]
     fn only_what_can_still_become_a_stop_is_held() {
         let mut matcher = StopMatcher::new(vec!["END".into()]);
-        let mut out = String::new();
-        assert_eq!(matcher.push("one E", &mut out), None);
-        assert_eq!(out, "one ");
-        assert_eq!(matcher.push("N", &mut out), None);
-        assert_eq!(out, "one ");
-        assert_eq!(matcher.push("T two", &mut out), None);
-        assert_eq!(out, "one ENT two");
-        assert_eq!(matcher.push("EEND rest", &mut out), Some("END".into()));
-        assert_eq!(out, "one ENT twoE");
+        let mut push = |text: &str| matcher.push(text.to_owned());
+        assert_eq!(push("one E"), ("one ".to_owned(), None));
+        assert_eq!(push("N"), (String::new(), None));
+        assert_eq!(push("T two"), ("ENT two".to_owned(), None));
+        assert_eq!(push("EEND rest"), ("E".to_owned(), Some("END".into())));
     }
 
     #[test]
@@ -139,7 +135,8 @@ mod tests {
             let mut matcher = StopMatcher::new(vec![stop.clone()]);
             let mut out = String::new();
             for at in 0..text.len() {
-                let met = matcher.push(&text[at..=at], &mut out);
+                let (shown, met) = matcher.push(text[at..=at].to_owned());
+                out.push_str(&shown);
                 prop_assert!(!out.contains(&stop));
                 prop_assert!(text.starts_with(&out));
                 if met.is_some() { break; }

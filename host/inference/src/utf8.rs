@@ -36,6 +36,11 @@ impl Utf8Assembler {
         self.pending.drain(..done);
     }
 
+    /// Whether no character is waiting for its last byte.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// The text ends here: what never became a character is replaced.
     pub(crate) fn finish(&mut self, text: &mut String) {
         if !self.pending.is_empty() {

@@ -46,7 +46,7 @@ async fn hear(generation: &mut Generation) -> (String, Result<Finish, GenerateEr
         while let Some(event) = generation.next().await {
             match event {
                 Event::Piece(Piece::Text(piece)) => text.push_str(&piece),
-                Event::Piece(_) => {}
+                Event::Piece(_) | Event::Logprobs(_) => {}
                 Event::Done(finish) => return Ok(finish),
                 Event::Failed(error) => return Err(error),
             }

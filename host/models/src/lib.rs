@@ -68,8 +68,7 @@ impl Model {
                 frequency_penalty: sampling.frequency_penalty,
                 presence_penalty: sampling.presence_penalty,
                 repeat_penalty: sampling.repeat_penalty,
-                seed: None,
-                stop: Vec::new(),
+                ..Parameters::default()
             },
             ..Settings::default()
         };

@@ -105,7 +105,7 @@ impl Chain {
                 Verdict::Answer(text) => return Ok(Screened::Answer(text)),
             }
         }
-        Ok(Screened::Request(request))
+        Ok(Screened::Request(Box::new(request)))
     }
 
     /// What the route's format hook wants the reply to match.
@@ -201,7 +201,7 @@ impl Chain {
 /// What the prompt filters left.
 pub(crate) enum Screened {
     /// A request for the model.
-    Request(ChatRequest),
+    Request(Box<ChatRequest>),
     /// An answer in the model's place.
     Answer(String),
 }

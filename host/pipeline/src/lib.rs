@@ -11,6 +11,7 @@ mod identify;
 mod record;
 mod reply;
 mod stages;
+mod tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

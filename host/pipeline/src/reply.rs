@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
-use tollgate_domain::{FinishReason, Piece, Refusal, Usage};
+use tollgate_domain::{FinishReason, Piece, Refusal, TokenLogprobs, Usage};
 use tollgate_models::{Event, GenerateError, Generation as Decoding, Lease};
 
 use crate::Generation;
@@ -18,8 +18,10 @@ use crate::record::{End, Record, Timings};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a dialect hears of a reply: any number of pieces, then exactly one `Done` or `Failed`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ReplyEvent {
+    /// The tokens of the text that comes next, where their log-probabilities were asked for.
+    Logprobs(Vec<TokenLogprobs>),
     /// More of it.
     Piece(Piece),
     /// It is whole.
@@ -155,6 +157,8 @@ impl Driver {
                 }
             };
             let events = match event {
+                // There are none where a plugin may change the text (see `tokens`).
+                Some(Event::Logprobs(tokens)) => vec![ReplyEvent::Logprobs(tokens)],
                 Some(Event::Piece(piece)) => self.piece(piece).await,
                 Some(Event::Done(finish)) => {
                     self.record.usage = finish.usage;

@@ -10,7 +10,8 @@ use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitErr
 use crate::chain::Screened;
 use crate::record::{End, Record};
 use crate::reply::{Source, Start, Whole};
-use crate::{Reply, Route, Session, authorize};
+use crate::tokens::OfTokens;
+use crate::{Reply, Route, Session, authorize, tokens};
 
 /// Bytes and messages of a prompt that is encoded where it is.
 const SHORT_PROMPT: usize = 1_024;
@@ -34,6 +35,7 @@ pub(crate) async fn run(
     let target = route.model.as_deref().unwrap_or(&asked);
     let model = generation.models.lease(target).ok_or_else(|| authorize::no_such_model(&asked))?;
     authorize::may_use(principal, &asked, model.names())?;
+    tokens::may_be_told(route, &request)?;
 
     // admit
     let permit = admit(route)?;
@@ -69,15 +71,16 @@ async fn prepare(
     model: &Lease,
     ctx: &mut Context,
     record: &mut Record,
-    (request, ticket, deadline): (ChatRequest, Ticket, Instant),
+    (mut request, ticket, deadline): (ChatRequest, Ticket, Instant),
 ) -> Result<Source, Refusal> {
+    let of_tokens = OfTokens::take(&mut request);
     let request = session.chain.compose(route, ctx, request).await?;
     session.timings.lap("compose");
     let screened = session.chain.filter_prompt(route, ctx, request, |flags| record.flag(flags)).await?;
     session.timings.lap("screen");
     let mut request = match screened {
         Screened::Answer(text) => return Ok(Source::Fixed(Some(text))),
-        Screened::Request(request) => request,
+        Screened::Request(request) => *request,
     };
     let constraint = session.chain.constraint(route, ctx).await?;
     request.format = one_format(request.format, constraint, &route.id)?;
@@ -85,6 +88,7 @@ async fn prepare(
         // Reply filters learn that what they see is JSON text.
         ctx.attributes.push(Attribute { name: "format".to_owned(), value: json_string("json") });
     }
+    of_tokens.put_back(&mut request);
     cap_tokens(&mut request, route);
     let held = (ticket, session.memory.take());
     let (decoding, prompt) = generate(&session.encoders, model, request, held, deadline).await?;
@@ -246,6 +250,12 @@ fn submit_refusal(error: &SubmitError) -> Refusal {
         SubmitError::TooLong { tokens, limit } => too_long(*tokens, *limit),
         SubmitError::Parameter { field, range } => {
             Refusal::invalid("invalid_parameter", format!("`{field}` has to be {range}.")).field(*field)
+        }
+        SubmitError::UnknownToken { token, tokens } => {
+            let last = tokens.saturating_sub(1);
+            let message =
+                format!("`logit_bias` names the token {token}, which this model does not have: its tokens are 0 to {last}.");
+            Refusal::invalid("unknown_token", message).field(format!("logit_bias.{token}"))
         }
     }
 }

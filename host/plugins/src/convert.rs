@@ -247,6 +247,8 @@ impl From<wit::Parameters> for domain::Parameters {
             repeat_penalty,
             seed,
             stop,
+            // What the contract has no word for stays with the host.
+            ..domain::Parameters::default()
         }
     }
 }

@@ -41,17 +41,22 @@ pub(crate) async fn chat(
     session.hold(memory);
     let Decoded { chat, is_stream, include_usage } = request::decode(json)?;
     let ids = parts.extensions.get::<RequestIds>().ok_or(Failure::Internal("the request came without its ids"))?;
+    let with_logprobs = chat.parameters.logprobs.is_some();
     let reply = session.chat(chat, DIALECT, is_stream).await?;
     access.model(reply.model());
     let answer = Answer::new(&ids.request_id, ids.received_at_ms, reply.model(), reply.model_digest());
-    if is_stream { streamed(reply, answer, include_usage, access).await } else { whole(reply, &answer, access).await }
+    if is_stream {
+        streamed(reply, answer, include_usage, access).await
+    } else {
+        whole(reply, Said::new(with_logprobs), &answer, access).await
+    }
 }
 
 /// The reply as one JSON text.
-async fn whole(mut reply: Reply, answer: &Answer, access: &Access) -> Result<Response, Failure> {
-    let mut said = Said::default();
+async fn whole(mut reply: Reply, mut said: Said, answer: &Answer, access: &Access) -> Result<Response, Failure> {
     loop {
         match reply.next().await {
+            Some(ReplyEvent::Logprobs(tokens)) => said.tell(tokens),
             Some(ReplyEvent::Piece(piece)) => said.push(&piece),
             Some(ReplyEvent::Done { reason, usage }) => {
                 access.usage(usage);

@@ -7,7 +7,7 @@ use tollgate_domain::Refusal;
 
 use super::messages::{NO_TOOLS, messages};
 use super::read;
-use super::request::{Draft, response_format, stops, stream_options};
+use super::request::{Draft, logit_bias, response_format, stops, stream_options};
 use crate::json::Json;
 
 /// A field and what becomes of it.
@@ -77,6 +77,29 @@ pub static FIELDS: &[Field] = &[
         refused: &["2.1", r#""1""#],
         note: "-2 to 2.",
         read: |draft, path, json| set(&mut draft.parameters.frequency_penalty, read::number(path, &json, &(-2.0..=2.0))),
+    },
+    Field {
+        name: "logit_bias",
+        treatment: Honoured,
+        taken: &["{}", r#"{"50":-100,"7":2.5}"#],
+        refused: &[r#"{"50":100.5}"#, r#"{"a":1}"#, r#"{"-1":1}"#, r#"{"07":1}"#, r#"{"50":"1"}"#, "[50]"],
+        note: "Up to 300 tokens of the model by their numbers, each with -100 to 100 to be added to its logit, before penalties and \
+               temperature. A response format has the last word.",
+        read: |draft, path, json| {
+            draft.parameters.logit_bias = logit_bias(path, json)?;
+            Ok(())
+        },
+    },
+    Field {
+        name: "logprobs",
+        treatment: Honoured,
+        taken: &["true", "false"],
+        refused: &["1", r#""true""#],
+        note: "See [below](#log-probabilities). Not on routes with plugins that filter or format replies.",
+        read: |draft, path, json| {
+            draft.logprobs = read::flag(path, &json)?;
+            Ok(())
+        },
     },
     Field {
         name: "max_completion_tokens",
@@ -162,6 +185,14 @@ pub static FIELDS: &[Field] = &[
         refused: &["-0.1", "2.1", r#""hot""#],
         note: "0 (greedy) to 2.",
         read: |draft, path, json| set(&mut draft.parameters.temperature, read::number(path, &json, &(0.0..=2.0))),
+    },
+    Field {
+        name: "top_logprobs",
+        treatment: Honoured,
+        taken: &["0", "20"],
+        refused: &["21", "-1", "true"],
+        note: "0 to 20: how many of the likeliest tokens are told at each place. Needs `logprobs`.",
+        read: |draft, path, json| set(&mut draft.top_logprobs, read::count(path, &json, &(0..=20))),
     },
     Field {
         name: "top_p",
@@ -335,22 +366,6 @@ pub static FIELDS: &[Field] = &[
         read: |_, path, json| only(is_empty(&json), path, NO_TOOLS),
     },
     Field {
-        name: "logit_bias",
-        treatment: Refused,
-        taken: &["{}"],
-        refused: &[r#"{"50256":-100}"#],
-        note: "Not yet.",
-        read: |_, path, json| only(is_empty(&json), path, "tokens cannot be favoured one by one yet"),
-    },
-    Field {
-        name: "logprobs",
-        treatment: Refused,
-        taken: &["false"],
-        refused: &["true", "1"],
-        note: "Not yet.",
-        read: |_, path, json| only(!read::flag(path, &json)?, path, NO_LOGPROBS),
-    },
-    Field {
         name: "modalities",
         treatment: Refused,
         taken: &[r#"["text"]"#],
@@ -410,14 +425,6 @@ pub static FIELDS: &[Field] = &[
         read: |_, path, json| only(is_empty(&json), path, NO_TOOLS),
     },
     Field {
-        name: "top_logprobs",
-        treatment: Refused,
-        taken: &["0"],
-        refused: &["5", "true"],
-        note: "Not yet.",
-        read: |_, path, json| only(read::count(path, &json, &(0..=20))? == 0, path, NO_LOGPROBS),
-    },
-    Field {
         name: "web_search_options",
         treatment: Refused,
         taken: &["null"],
@@ -432,7 +439,6 @@ const NOTHING: &[&str] = &[];
 
 const MAX_TOKENS: std::ops::RangeInclusive<u32> = 1..=131_072;
 const NO_AUDIO: &str = "replies are text only";
-const NO_LOGPROBS: &str = "probabilities of tokens are not given yet";
 
 /// The row of `name`.
 pub(crate) fn find(name: &str) -> Option<&'static Field> {

@@ -9,6 +9,8 @@ use crate::json::{Json, shown};
 
 /// The largest schema that a reply may be held to, in bytes.
 const SCHEMA_BYTES: usize = 64 * 1024;
+/// Tokens that `logit_bias` may name.
+const BIASED_TOKENS: usize = 300;
 
 /// A request, and how its reply is to come.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,8 @@ pub(crate) struct Draft {
     pub(crate) parameters: Parameters,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) max_completion_tokens: Option<u32>,
+    pub(crate) logprobs: bool,
+    pub(crate) top_logprobs: Option<u32>,
     pub(crate) format: Option<String>,
     pub(crate) is_stream: bool,
     pub(crate) stream_options: Option<StreamOptions>,
@@ -72,7 +76,15 @@ impl Draft {
         if self.stream_options.is_some() && !self.is_stream {
             return Err(read::invalid("stream_options", "needs `stream` to be true"));
         }
-        let parameters = Parameters { max_tokens: self.max_completion_tokens.or(self.max_tokens), ..self.parameters };
+        let likeliest = self.top_logprobs.unwrap_or(0);
+        if likeliest > 0 && !self.logprobs {
+            return Err(read::invalid("top_logprobs", "needs `logprobs` to be true"));
+        }
+        let parameters = Parameters {
+            max_tokens: self.max_completion_tokens.or(self.max_tokens),
+            logprobs: self.logprobs.then(|| u8::try_from(likeliest).unwrap_or(u8::MAX)),
+            ..self.parameters
+        };
         let chat = ChatRequest {
             messages,
             tools: Vec::new(),
@@ -102,6 +114,25 @@ pub(crate) fn stops(path: &str, json: Json) -> Result<Vec<String>, Refusal> {
         }
         other => Err(read::wrong_type(path, "a string or an array of strings", &other)),
     }
+}
+
+/// Reads `logit_bias`: numbers of tokens, each with what is added to its logit. That the model has them is the model's to say.
+pub(crate) fn logit_bias(path: &str, json: Json) -> Result<Vec<(u32, f32)>, Refusal> {
+    let entries = match json {
+        Json::Object(entries) if entries.len() <= BIASED_TOKENS => entries,
+        Json::Object(entries) => {
+            return Err(read::invalid(path, &format!("may have {BIASED_TOKENS} entries; it has {}", entries.len())));
+        }
+        other => return Err(read::wrong_type(path, "an object", &other)),
+    };
+    let entry = |(name, value): (String, Json)| {
+        let of = format!("{path}.{}", shown(&name));
+        // Written as numbers are, so that no token is named twice.
+        let token = name.parse::<u32>().ok().filter(|token| token.to_string() == name);
+        let token = token.ok_or_else(|| read::invalid(&of, "is no number of a token"))?;
+        Ok((token, read::number(&of, &value, &(-100.0..=100.0))?))
+    };
+    entries.into_iter().filter(|(_, value)| !value.is_null()).map(entry).collect()
 }
 
 /// Reads `stream_options`.

@@ -1,7 +1,9 @@
 //! A reply in OpenAI's shapes: one completion, or chunks of one. Pure: from our words to JSON texts.
 
 use serde::Serialize;
-use tollgate_domain::{FinishReason, Piece, Usage};
+use tollgate_domain::{FinishReason, Piece, TokenLogprobs, Usage};
+
+use super::logprobs::Logprobs;
 
 /// What all objects of one reply share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +15,12 @@ pub(crate) struct Answer {
 }
 
 /// A reply as it grows, where it leaves as a whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Said {
     content: String,
     reasoning: String,
+    /// Of the tokens of the content, where the client asked.
+    logprobs: Option<Vec<TokenLogprobs>>,
 }
 
 /// What a chunk adds.
@@ -45,8 +49,7 @@ struct Completion<'a> {
 struct Choice<'a> {
     index: u32,
     message: Message<'a>,
-    /// Always `null`.
-    logprobs: Option<()>,
+    logprobs: Option<Logprobs<'a>>,
     finish_reason: &'static str,
 }
 
@@ -77,8 +80,7 @@ struct Chunk<'a> {
 struct ChunkChoice<'a> {
     index: u32,
     delta: Delta<'a>,
-    /// Always `null`.
-    logprobs: Option<()>,
+    logprobs: Option<Logprobs<'a>>,
     finish_reason: Option<&'static str>,
 }
 
@@ -127,14 +129,22 @@ impl Answer {
             created: self.created_s,
             model: &self.model,
             system_fingerprint: &self.fingerprint,
-            choices: [Choice { index: 0, message, logprobs: None, finish_reason: name_of(reason) }],
+            choices: [Choice { index: 0, message, logprobs: said.logprobs(), finish_reason: name_of(reason) }],
             usage: tokens(usage),
         })
     }
 
-    /// A chunk with more of the reply, or with its end. `with_usage`: the client asked for a last chunk that counts.
-    pub(crate) fn chunk(&self, delta: Delta<'_>, reason: Option<FinishReason>, with_usage: bool) -> String {
-        let choice = ChunkChoice { index: 0, delta, logprobs: None, finish_reason: reason.map(name_of) };
+    /// A chunk with more of the reply, and what is told of its tokens, or with its end. `with_usage`: the client asked for a last
+    /// chunk that counts.
+    pub(crate) fn chunk(
+        &self,
+        delta: Delta<'_>,
+        tokens: &[TokenLogprobs],
+        reason: Option<FinishReason>,
+        with_usage: bool,
+    ) -> String {
+        let logprobs = (!tokens.is_empty()).then_some(Logprobs(tokens));
+        let choice = ChunkChoice { index: 0, delta, logprobs, finish_reason: reason.map(name_of) };
         self.chunk_of(&[choice], with_usage.then_some(None))
     }
 
@@ -157,6 +167,22 @@ impl Answer {
 }
 
 impl Said {
+    /// Nothing yet. `with_logprobs`: the client asked for them.
+    pub(crate) fn new(with_logprobs: bool) -> Self {
+        Said { logprobs: with_logprobs.then(Vec::new), ..Said::default() }
+    }
+
+    /// Takes in what is told of tokens.
+    pub(crate) fn tell(&mut self, tokens: Vec<TokenLogprobs>) {
+        self.logprobs.get_or_insert_default().extend(tokens);
+    }
+
+    /// Nothing is known of the tokens of a reply that a policy gave in the model's place.
+    fn logprobs(&self) -> Option<Logprobs<'_>> {
+        let tokens = self.logprobs.as_deref()?;
+        (self.content.is_empty() || !tokens.is_empty()).then_some(Logprobs(tokens))
+    }
+
     /// Takes a piece in.
     pub(crate) fn push(&mut self, piece: &Piece) {
         let Some(delta) = Delta::of(piece) else { return };
@@ -292,20 +318,41 @@ mod tests {
         };
         let choice =
             |delta: Value, reason: Value| json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": reason}]);
-        let begin = answer().chunk(Delta::BEGIN, None, false);
+        let begin = answer().chunk(Delta::BEGIN, &[], None, false);
         assert_eq!(value(&begin), chunk(choice(json!({"role": "assistant", "content": ""}), Value::Null)));
         let piece = Piece::Reasoning("hm".to_owned());
-        let more = answer().chunk(Delta::of(&piece).unwrap(), None, false);
+        let more = answer().chunk(Delta::of(&piece).unwrap(), &[], None, false);
         assert_eq!(value(&more), chunk(choice(json!({"reasoning_content": "hm"}), Value::Null)));
-        let end = answer().chunk(Delta::END, Some(FinishReason::Stop), false);
+        let end = answer().chunk(Delta::END, &[], Some(FinishReason::Stop), false);
         assert_eq!(value(&end), chunk(choice(json!({}), json!("stop"))));
 
         let mut counted = chunk(choice(json!({}), json!("stop")));
         counted["usage"] = Value::Null;
-        assert_eq!(value(&answer().chunk(Delta::END, Some(FinishReason::Stop), true)), counted);
+        assert_eq!(value(&answer().chunk(Delta::END, &[], Some(FinishReason::Stop), true)), counted);
         let mut last = chunk(json!([]));
         last["usage"] = usage();
         assert_eq!(value(&answer().usage_chunk(USAGE)), last);
+    }
+
+    #[test]
+    fn log_probabilities_stand_beside_what_they_are_of() {
+        let token = || vec![TokenLogprobs::new(b"hi", -1.5, 0)];
+        let expected = json!([{"token": "hi", "logprob": -1.5, "bytes": [104, 105], "top_logprobs": []}]);
+        let mut said = Said::new(true);
+        said.tell(token());
+        said.push(&Piece::Text("hi".to_owned()));
+        let whole = value(&answer().completion(&said, FinishReason::Stop, USAGE));
+        assert_eq!(whole["choices"][0]["logprobs"]["content"], expected);
+        let piece = Piece::Text("hi".to_owned());
+        let chunk = value(&answer().chunk(Delta::of(&piece).unwrap(), &token(), None, false));
+        assert_eq!(chunk["choices"][0]["logprobs"]["content"], expected);
+
+        // Nothing said, and something said by a policy.
+        let whole = |said: &Said| value(&answer().completion(said, FinishReason::Stop, USAGE))["choices"][0]["logprobs"].clone();
+        let mut said = Said::new(true);
+        assert_eq!(whole(&said)["content"], json!([]));
+        said.push(&piece);
+        assert_eq!(whole(&said), Value::Null);
     }
 
     #[test]

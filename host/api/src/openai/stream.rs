@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
+use tollgate_domain::TokenLogprobs;
 use tollgate_pipeline::ReplyEvent;
 
 use super::error;
@@ -31,6 +32,8 @@ pub(crate) struct Frames<S> {
     include_usage: bool,
     access: Access,
     stage: Stage,
+    /// What is told of the tokens of the text that comes next.
+    tokens: Vec<TokenLogprobs>,
 }
 
 /// What has left already.
@@ -50,7 +53,7 @@ impl<S: Stream<Item = ReplyEvent> + Unpin> Frames<S> {
     /// `is_waiting`: the first event is not there yet, and the headers leave without it.
     pub(crate) fn new(events: S, answer: Answer, include_usage: bool, is_waiting: bool, access: Access) -> Self {
         let stage = if is_waiting { Stage::Waiting } else { Stage::Silent };
-        Frames { events, answer, include_usage, access, stage }
+        Frames { events, answer, include_usage, access, stage, tokens: Vec::new() }
     }
 
     /// The next frame; `None` after the last.
@@ -76,15 +79,17 @@ impl<S: Stream<Item = ReplyEvent> + Unpin> Frames<S> {
 
     fn write(&mut self, event: Option<ReplyEvent>, frame: &mut String) {
         match event {
+            Some(ReplyEvent::Logprobs(tokens)) => self.tokens.extend(tokens),
             Some(ReplyEvent::Piece(piece)) => {
                 if let Some(delta) = Delta::of(&piece) {
                     self.begin(frame);
-                    put(frame, &self.answer.chunk(delta, None, self.include_usage));
+                    let tokens = std::mem::take(&mut self.tokens);
+                    put(frame, &self.answer.chunk(delta, &tokens, None, self.include_usage));
                 }
             }
             Some(ReplyEvent::Done { reason, usage }) => {
                 self.begin(frame);
-                put(frame, &self.answer.chunk(Delta::END, Some(reason), self.include_usage));
+                put(frame, &self.answer.chunk(Delta::END, &[], Some(reason), self.include_usage));
                 if self.include_usage {
                     put(frame, &self.answer.usage_chunk(usage));
                 }
@@ -107,7 +112,7 @@ impl<S: Stream<Item = ReplyEvent> + Unpin> Frames<S> {
     fn begin(&mut self, frame: &mut String) {
         if self.stage != Stage::Begun {
             self.stage = Stage::Begun;
-            put(frame, &self.answer.chunk(Delta::BEGIN, None, self.include_usage));
+            put(frame, &self.answer.chunk(Delta::BEGIN, &[], None, self.include_usage));
         }
     }
 }
@@ -179,6 +184,15 @@ mod tests {
         assert_eq!(events.last(), Some(&json!("[DONE]")));
         assert!(events.iter().all(|event| event.get("usage").is_none()));
         assert_eq!(frames.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn log_probabilities_leave_with_their_text() {
+        let told = |bytes: &[u8]| ReplyEvent::Logprobs(vec![TokenLogprobs::new(bytes, -1.0, 0)]);
+        let mut frames = frames(iter([told(b"a"), text("a"), told(b"b"), text("b"), done()]), false, false);
+        let events = parse(&frames.next().await.unwrap());
+        let tokens = |event: &Value| event.pointer("/choices/0/logprobs/content/0/token").cloned();
+        assert_eq!(events.iter().map(tokens).collect::<Vec<_>>(), [None, Some(json!("a")), Some(json!("b")), None, None]);
     }
 
     #[tokio::test]

@@ -31,6 +31,14 @@ pub enum SubmitError {
         /// What it may be.
         range: &'static str,
     },
+    /// `logit_bias` names a token that the model does not have.
+    #[error("there is no token {token}: the model has {tokens}, from 0")]
+    UnknownToken {
+        /// What it names.
+        token: u32,
+        /// How many there are.
+        tokens: usize,
+    },
 }
 
 impl From<OutOfRange> for SubmitError {

@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tollgate_domain::{FinishReason, Piece, Usage};
+use tollgate_domain::{FinishReason, Piece, TokenLogprobs, Usage};
 
 use super::command::Doorbell;
 
 /// What comes out of a generation: any number of pieces, then exactly one `Done` or `Failed`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// The tokens of the text that comes next, where their log-probabilities were asked for.
+    Logprobs(Vec<TokenLogprobs>),
     /// More of the reply.
     Piece(Piece),
     /// The reply is whole.
@@ -168,14 +170,17 @@ impl Writer {
         self.shared.gone.load(SeqCst)
     }
 
-    /// Appends to the reply. It always fits: the row is parked afterwards if [`Writer::park`] says so.
-    pub(crate) fn push(&self, piece: Piece) {
-        self.append(Event::Piece(piece));
-    }
-
-    /// Notes how many tokens there are by now.
-    pub(crate) fn count(&self, usage: Usage) {
-        self.shared.lock().usage = usage;
+    /// Appends to the reply, which has so many tokens by now. It always fits: the row is parked afterwards if [`Writer::park`]
+    /// says so.
+    pub(crate) fn push(&self, piece: Option<Piece>, logprobs: Vec<TokenLogprobs>, usage: Usage) {
+        let told = (!logprobs.is_empty()).then_some(Event::Logprobs(logprobs));
+        let mut state = self.shared.lock();
+        state.usage = usage;
+        let is_heard = piece.is_some() && state.append(told.into_iter().chain(piece.map(Event::Piece)));
+        drop(state);
+        if is_heard {
+            self.shared.changed.notify_one();
+        }
     }
 
     /// Whether the reader is behind by more than the stream holds; if so, the bell rings when it has caught up by half.
@@ -202,14 +207,26 @@ impl Writer {
 
     fn append(&self, event: Event) {
         let mut state = self.shared.lock();
-        if state.ended {
-            return;
-        }
-        state.ended = !matches!(event, Event::Piece(_));
-        state.bytes = state.bytes.saturating_add(cost(&event));
-        state.events.push_back(event);
+        let is_heard = state.append([event]);
         drop(state);
-        self.shared.changed.notify_one();
+        if is_heard {
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// Returns whether there is anything new: nothing follows the end.
+    fn append(&mut self, events: impl IntoIterator<Item = Event>) -> bool {
+        if self.ended {
+            return false;
+        }
+        for event in events {
+            self.ended = matches!(event, Event::Done(_) | Event::Failed(_));
+            self.bytes = self.bytes.saturating_add(cost(&event));
+            self.events.push_back(event);
+        }
+        true
     }
 }
 
@@ -229,11 +246,12 @@ impl Shared {
 
 /// Bytes that an event takes while it waits.
 fn cost(event: &Event) -> usize {
-    let text = match event {
+    let own = match event {
+        Event::Logprobs(tokens) => tokens.iter().map(TokenLogprobs::size).sum(),
         Event::Piece(piece) => piece.as_str().len(),
         Event::Done(_) | Event::Failed(_) => 0,
     };
-    text.saturating_add(size_of::<Event>())
+    own.saturating_add(size_of::<Event>())
 }
 
 #[cfg(test)]
@@ -244,13 +262,19 @@ mod tests {
         Piece::Text("x".repeat(bytes))
     }
 
+    impl Writer {
+        fn say(&self, piece: Piece) {
+            self.push(Some(piece), Vec::new(), Usage::default());
+        }
+    }
+
     #[test]
     fn a_full_stream_parks_until_half_is_read() {
         let (writer, mut reader) = stream(4_000, Doorbell::silent());
-        writer.push(text(1_900));
+        writer.say(text(1_900));
         assert!(!writer.park());
-        writer.push(text(1_900));
-        writer.push(text(1_900));
+        writer.say(text(1_900));
+        writer.say(text(1_900));
         assert!(writer.park() && writer.is_parked());
         assert!(reader.try_next().is_some());
         assert!(writer.is_parked(), "3,800 bytes and more are still unread");
@@ -261,7 +285,7 @@ mod tests {
     #[test]
     fn a_dropped_writer_answers_and_a_dropped_reader_is_seen() {
         let (writer, mut reader) = stream(100, Doorbell::silent());
-        writer.push(text(1));
+        writer.say(text(1));
         drop(writer);
         assert_eq!(reader.try_next(), Some(Event::Piece(text(1))));
         assert_eq!(reader.try_next(), Some(Event::Failed(GenerateError::Stopped)));
@@ -273,12 +297,26 @@ mod tests {
         assert!(writer.is_gone());
     }
 
+    /// What is told of tokens takes room like text, and comes just before its own.
+    #[test]
+    fn log_probabilities_count_too() {
+        let (writer, mut reader) = stream(2_000, Doorbell::silent());
+        let mut token = TokenLogprobs::new(b"x", -1.0, 20);
+        (0..20).for_each(|_| token.push(b"a long word", -2.0));
+        for _ in 0..4 {
+            assert!(!writer.park());
+            writer.push(Some(text(1)), vec![token.clone()], Usage::default());
+        }
+        assert!(writer.park());
+        assert_eq!((reader.try_next(), reader.try_next()), (Some(Event::Logprobs(vec![token])), Some(Event::Piece(text(1)))));
+    }
+
     #[tokio::test]
     async fn nothing_follows_the_end() {
         let (writer, mut reader) = stream(100, Doorbell::silent());
         let finish = Finish { reason: FinishReason::Stop, usage: Usage::default(), stop: None };
         writer.finish(finish.clone());
-        writer.push(text(1));
+        writer.say(text(1));
         writer.fail(GenerateError::Stalled);
         assert_eq!(reader.next().await, Some(Event::Done(finish)));
         assert_eq!(reader.next().await, None);

@@ -1,6 +1,7 @@
 //! The sampler against a plain reading of what each setting means.
 
 use proptest::prelude::*;
+use tollgate_backend::TokenKind;
 use tollgate_domain::Parameters;
 
 use super::*;
@@ -58,6 +59,42 @@ fn penalties_count_what_they_say() {
     assert_eq!(sampler.sample(&logits, with(&repeat)), Ok(1), "prompt and reply alike");
     // The marks of one row do not reach the next.
     assert_eq!(sampler.sample(&logits, draw(&repeat)), Ok(0));
+}
+
+#[test]
+fn bias_comes_before_all_else_and_after_the_model() {
+    let mut sampler = Sampler::default();
+    let biased = |biases: &[(Token, f32)]| {
+        sampling(Parameters { temperature: Some(0.0), logit_bias: biases.to_vec(), ..Parameters::default() })
+    };
+    let logits = [3.0, 2.0, 1.0];
+    assert_eq!(sampler.sample(&logits, draw(&biased(&[(0, -100.0)]))), Ok(1));
+    assert_eq!(sampler.sample(&logits, draw(&biased(&[(2, 100.0), (0, 97.0)]))), Ok(2));
+    assert_eq!(sampler.sample(&logits, draw(&biased(&[(9, 100.0)]))), Ok(0), "no such token");
+    // The schema has the last word.
+    let masked = biased(&[(0, 100.0)]);
+    assert_eq!(sampler.sample(&logits, Draw { mask: Some(&[0b110]), ..draw(&masked) }), Ok(1));
+    // Of all words that may come, banning each leaves the likeliest.
+    let banned = biased(&[(1, -100.0), (2, -100.0)]);
+    assert_eq!(sampler.sample(&logits, Draw { mask: Some(&[0b110]), ..draw(&banned) }), Ok(1));
+}
+
+#[test]
+fn log_probabilities_are_the_models_own() {
+    let mut sampler = Sampler::default();
+    let words = ["a", "b", "c", "d"].map(|word| (word, TokenKind::Text));
+    let vocabulary = Vocabulary::new(words, vec![], None, None);
+    let logits = [1.0_f32.ln(), 6.0_f32.ln(), f32::NEG_INFINITY, 3.0_f32.ln()];
+    let told = sampler.logprobs(&logits, 0, 4, &vocabulary);
+    let near = |(bytes, logprob): (&[u8], f32), word: &[u8], probability: f32| {
+        assert!(bytes == word && (logprob.exp() - probability).abs() < 1e-6, "{bytes:?} {logprob}");
+    };
+    near(told.own(), b"a", 0.1);
+    let likeliest: Vec<_> = told.likeliest().collect();
+    assert_eq!(likeliest.len(), 3, "what is forbidden is not told");
+    near(likeliest[0], b"b", 0.6);
+    near(likeliest[1], b"d", 0.3);
+    assert_eq!(sampler.logprobs(&logits, 2, 0, &vocabulary).own(), (&b"c"[..], IMPOSSIBLE));
 }
 
 #[test]

@@ -198,16 +198,15 @@ impl Sequence {
         if vocabulary.ends_generation(token) {
             return Some(End::Whole(FinishReason::Stop, None));
         }
+        // Of the model's own row, and not of the token that ends a reply: it has no text.
+        let told = self.sampling.logprobs.map(|likeliest| sampler.logprobs(logits, token, likeliest, vocabulary));
         self.tokens.push(token);
         let is_complete = match self.constraint.as_mut().map_or(Ok(false), |constraint| constraint.accept(token)) {
             Ok(is_complete) => is_complete,
             Err(error) => return Some(End::Failed(GenerateError::Constraint(error))),
         };
-        let addition = self.reply.push(token, vocabulary);
-        self.writer.count(self.usage());
-        if let Some(piece) = addition.piece {
-            self.writer.push(piece);
-        }
+        let addition = self.reply.push(token, told, vocabulary);
+        self.writer.push(addition.piece, addition.logprobs, self.usage());
         if addition.stop.is_some() {
             return Some(End::Whole(FinishReason::Stop, addition.stop));
         }
@@ -239,10 +238,9 @@ impl Sequence {
             End::Failed(error) => self.writer.fail(error),
             End::Whole(reason, stop) => {
                 // What a stop cut off is not shown; what was held back otherwise is.
-                if stop.is_none()
-                    && let Some(piece) = self.reply.finish()
-                {
-                    self.writer.push(piece);
+                if stop.is_none() {
+                    let rest = self.reply.finish();
+                    self.writer.push(rest.piece, rest.logprobs, self.usage());
                 }
                 self.writer.finish(Finish { reason, usage: self.usage(), stop });
             }

@@ -7,7 +7,7 @@ mod fixed;
 mod shares;
 
 use tollgate_backend_scripted::{Probe, Scripted, Settings};
-use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Piece, Role};
+use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Piece, Role, TokenLogprobs};
 
 use super::*;
 use crate::chat::ChatCodec;
@@ -39,9 +39,10 @@ struct Ask {
 }
 
 /// A reply, whole or not.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Heard {
     pieces: Vec<Piece>,
+    logprobs: Vec<TokenLogprobs>,
     end: Option<Result<Finish, GenerateError>>,
 }
 
@@ -139,9 +140,10 @@ impl Bench {
 
 /// What has come by now.
 fn listen(generation: &mut Generation) -> Heard {
-    let mut heard = Heard { pieces: Vec::new(), end: None };
+    let mut heard = Heard::default();
     while let Some(event) = generation.try_next() {
         match event {
+            Event::Logprobs(tokens) => heard.logprobs.extend(tokens),
             Event::Piece(piece) => heard.pieces.push(piece),
             Event::Done(finish) => heard.end = Some(Ok(finish)),
             Event::Failed(error) => heard.end = Some(Err(error)),

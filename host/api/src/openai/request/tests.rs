@@ -13,6 +13,9 @@ fn with(name: &str, value: &str) -> String {
     if name == "stream_options" {
         fields.push(("stream", "true"));
     }
+    if name == "top_logprobs" {
+        fields.push(("logprobs", "true"));
+    }
     fields.retain(|(held, _)| *held != name);
     fields.push((name, value));
     let entries = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>();
@@ -47,13 +50,14 @@ fn every_row_of_the_table_is_true() {
 #[test]
 fn null_is_absent() {
     let plain = decoded(&with("user", "\"x\"")).unwrap();
-    // Tried apart: the two that are required, and the one that this test sends with `stream`.
-    let apart = ["messages", "model", "stream_options"];
+    // Tried apart: the two that are required, and those that this test sends with another.
+    let apart = ["messages", "model", "stream_options", "top_logprobs"];
     for field in FIELDS.iter().filter(|field| !apart.contains(&field.name)) {
         assert_eq!(decoded(&with(field.name, "null")).as_ref(), Ok(&plain), "{}", field.name);
     }
     assert_eq!(decoded(&with("model", "null")).unwrap().chat.model, "");
     assert!(!decoded(&with("stream_options", "null")).unwrap().include_usage);
+    assert_eq!(decoded(&with("top_logprobs", "null")).unwrap().chat.parameters.logprobs, Some(0));
     assert_eq!(decoded(&with("messages", "null")).unwrap_err().code, "missing_required_parameter");
 }
 
@@ -73,7 +77,8 @@ fn what_is_accepted_or_refused_changes_nothing() {
 fn what_is_honoured_arrives() {
     let text = r#"{"model":"demo","messages":[{"role":"user","content":"hi"}],"temperature":0.5,"top_p":0.25,"top_k":40,
         "min_p":0.125,"repeat_penalty":1.5,"frequency_penalty":-2,"presence_penalty":2,"max_completion_tokens":7,"seed":3,
-        "stop":["a","b"],"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false},
+        "logit_bias":{"50":-100,"7":2.5,"8":null},"logprobs":true,"top_logprobs":5,"stop":["a","b"],
+        "stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false},
         "template":"decision","context":{"z":1,"a":[2]}}"#;
     let decoded = decoded(text).unwrap();
     assert!(decoded.is_stream && decoded.include_usage);
@@ -88,6 +93,8 @@ fn what_is_honoured_arrives() {
         repeat_penalty: Some(1.5),
         seed: Some(3),
         stop: vec!["a".to_owned(), "b".to_owned()],
+        logit_bias: vec![(50, -100.0), (7, 2.5)],
+        logprobs: Some(5),
     };
     assert_eq!(decoded.chat.parameters, expected);
     let attribute = |name: &str, value: &str| Attribute { name: name.to_owned(), value: value.to_owned() };
@@ -95,6 +102,18 @@ fn what_is_honoured_arrives() {
     let fields = [attribute("template", "\"decision\""), attribute("context", r#"{"z":1,"a":[2]}"#)];
     assert_eq!(decoded.chat.fields, fields);
     assert_eq!((decoded.chat.model.as_str(), decoded.chat.format), ("demo", None));
+}
+
+#[test]
+fn a_bias_is_bounded() {
+    let biases = |count: u32| {
+        let entries = (0..count).map(|token| format!("\"{token}\":1")).collect::<Vec<_>>();
+        decoded(&with("logit_bias", &format!("{{{}}}", entries.join(","))))
+    };
+    assert_eq!(biases(300).unwrap().chat.parameters.logit_bias.len(), 300);
+    assert_eq!(biases(301).unwrap_err().message, "`logit_bias` may have 300 entries; it has 301.");
+    let refusal = decoded(&with("logit_bias", r#"{"4294967296":1}"#)).unwrap_err();
+    assert_eq!(refusal.field.as_deref(), Some("logit_bias.4294967296"));
 }
 
 #[test]
@@ -121,6 +140,8 @@ fn fields_that_go_together_are_checked_together() {
         (r#""max_tokens":1,"max_completion_tokens":1"#, "max_tokens"),
         (r#""stream_options":{"include_usage":true}"#, "stream_options"),
         (r#""stream":false,"stream_options":{}"#, "stream_options"),
+        (r#""top_logprobs":5"#, "top_logprobs"),
+        (r#""top_logprobs":1,"logprobs":false"#, "top_logprobs"),
         (r#""temprature":1"#, "temprature"),
     ];
     for (fields, named) in cases {

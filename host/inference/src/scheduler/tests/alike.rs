@@ -41,6 +41,8 @@ fn request(number: u64) -> Ask {
         repeat_penalty: Some(chance.one_of(&[1.0, 1.0, 1.1])),
         seed: Some(chance.below(1_000)),
         stop: chance.one_of(&[&[][..], &["e"][..], &["9 1", "the dog", "zz"][..]]).iter().map(ToString::to_string).collect(),
+        logit_bias: chance.one_of(&[&[][..], &[][..], &[(101, -100.0), (97, 3.5)][..]]).to_vec(),
+        logprobs: chance.one_of(&[None, None, Some(0), Some(3)]),
     };
     Ask { command, tenant: chance.one_of(&["ann", "bob"]), weight: chance.one_of(&[1, 7]), parameters, ..ask("") }
 }
@@ -69,7 +71,7 @@ fn ten_thousand_requests_are_the_same_alone_and_in_any_company() {
     while number < REQUESTS || !heard.is_empty() {
         for _ in 0..chance.below(24).min(REQUESTS - number) {
             let generation = together.submit(&request(number));
-            heard.push((number, Heard { pieces: Vec::new(), end: None }, generation));
+            heard.push((number, Heard::default(), generation));
             number += 1;
         }
         // Others come and leave in the middle of it.
@@ -85,6 +87,7 @@ fn ten_thousand_requests_are_the_same_alone_and_in_any_company() {
         heard.retain_mut(|(number, heard, generation)| {
             let more = listen(generation);
             heard.pieces.extend(more.pieces);
+            heard.logprobs.extend(more.logprobs);
             heard.end = more.end;
             if heard.end.is_some() {
                 let expected = &expected[usize::try_from(*number).expect("small")];

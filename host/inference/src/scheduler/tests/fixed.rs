@@ -9,7 +9,7 @@ fn fixed(settings: Settings) -> Bench {
 }
 
 fn long(number: usize, bytes: usize) -> Ask {
-    let parameters = Parameters { temperature: Some(1.0), seed: Some(7), ..Parameters::default() };
+    let parameters = Parameters { temperature: Some(1.0), logprobs: Some(2), seed: Some(7), ..Parameters::default() };
     Ask { parameters, ..ask(format!("random 30 {number} {}", "x".repeat(bytes))) }
 }
 
@@ -44,7 +44,7 @@ fn prefixes_are_found_in_whole_chunks() {
     let again = bench.hear(&long(1, 200));
     let usage = again.finish().usage;
     assert_eq!(usize::try_from(usage.cached).expect("small"), usage.prompt as usize / CHUNK * CHUNK);
-    assert_eq!(again.pieces, first.pieces);
+    assert_eq!((&again.pieces, &again.logprobs), (&first.pieces, &first.logprobs));
     // The reply that followed is in no chunk of a prompt, so that nothing of it is found.
     let longer = bench.hear(&long(1, 201));
     assert_eq!(longer.finish().usage.cached, usage.cached);
