@@ -5,6 +5,7 @@ mod access;
 mod chat;
 mod first_start;
 mod logprobs;
+mod metrics;
 mod pii;
 mod plugins_live;
 mod reload;

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
-use tollgate_tests::{Client, Connection, Gateway, repository};
+use tollgate_tests::{Client, Connection, Gateway, Place, repository};
 
 /// The longest that anything is waited for; the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -40,6 +40,16 @@ pub(crate) async fn gauge(gateway: &Gateway, model: &str, name: &str) -> u64 {
 /// Runs a command of the binary to its end.
 pub(crate) async fn tollgate(arguments: &[&str]) -> std::process::Output {
     tokio::process::Command::new(repository().join("target/release/tollgate")).args(arguments).output().await.unwrap()
+}
+
+/// Makes a key and returns its secret.
+pub(crate) async fn add_key(place: &Place, id: &str, more: &[&str]) -> String {
+    let config = place.config();
+    let mut arguments = vec!["keys", "add", id, "--config", config.to_str().unwrap()];
+    arguments.extend(more);
+    let output = tollgate(&arguments).await;
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// The port that a gateway listens on.

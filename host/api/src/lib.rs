@@ -10,11 +10,13 @@ mod body;
 mod failure;
 mod health;
 mod json;
+mod metrics;
 mod middleware;
+mod observe;
 pub mod openai;
 mod respond;
 mod router;
 mod state;
 
 pub use router::{RouteInfo, router, routes};
-pub use state::{ApiState, BodyFailure, ClientInfo};
+pub use state::{ApiState, BodyFailure, ClientInfo, MetricsSource};

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::middleware::{self, Access};
 use crate::openai;
 use crate::state::{ApiState, ClientInfo};
-use crate::{health, respond};
+use crate::{health, metrics, observe, respond};
 
 /// One route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct RouteInfo {
     pub path: &'static str,
     /// Whether it answers those who show no key.
     pub public: bool,
-    /// The dialect it belongs to; it exists on listeners that speak it. `None`: on all.
+    /// The dialect it belongs to; it exists on listeners that speak it. `None`: on all, but for `/metrics`, which is on loopback only.
     pub dialect: Option<&'static str>,
     endpoint: Endpoint,
 }
@@ -37,6 +37,7 @@ pub struct RouteInfo {
 enum Endpoint {
     Health,
     Ready,
+    Metrics,
     Chat,
     Models,
     Model,
@@ -44,9 +45,10 @@ enum Endpoint {
 
 const TAIL: &str = "{*id}";
 
-static ROUTES: [RouteInfo; 5] = [
+static ROUTES: [RouteInfo; 6] = [
     RouteInfo { method: "GET", path: "/health", public: true, dialect: None, endpoint: Endpoint::Health },
     RouteInfo { method: "GET", path: "/ready", public: true, dialect: None, endpoint: Endpoint::Ready },
+    RouteInfo { method: "GET", path: "/metrics", public: false, dialect: None, endpoint: Endpoint::Metrics },
     private("POST", "/v1/chat/completions", Endpoint::Chat),
     private("GET", "/v1/models", Endpoint::Models),
     private("GET", "/v1/models/{*id}", Endpoint::Model),
@@ -60,6 +62,7 @@ pub fn routes() -> &'static [RouteInfo] {
 
 /// The service of one listener.
 pub fn router(state: ApiState) -> Router {
+    metrics::begin();
     middleware::layered(Router::new().fallback(answer).with_state(state))
 }
 
@@ -92,10 +95,15 @@ fn find<'a>(dialects: &[&'static str], path: &'a str) -> Option<(&'static RouteI
     ROUTES.iter().filter(served).find_map(|route| route.tail(path).map(|tail| (route, tail)))
 }
 
+/// What belongs to the operator exists only where nobody else comes (P-E9).
+fn is_here(api: &ApiState, route: &RouteInfo) -> bool {
+    route.endpoint != Endpoint::Metrics || api.metrics.is_some()
+}
+
 async fn answer(State(api): State<ApiState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let access = parts.extensions.get::<Access>().cloned().unwrap_or_default();
-    let found = find(&api.dialects, parts.uri.path());
+    let found = find(&api.dialects, parts.uri.path()).filter(|(route, _)| is_here(&api, route));
     if let Some((route, _)) = found {
         access.path(route.path);
         if route.takes(&parts.method)
@@ -124,7 +132,7 @@ fn public(api: &ApiState, endpoint: Endpoint) -> Option<Response> {
     match endpoint {
         Endpoint::Health => Some(health::health(&api.pipeline)),
         Endpoint::Ready => Some(health::ready(&api.pipeline)),
-        Endpoint::Chat | Endpoint::Models | Endpoint::Model => None,
+        Endpoint::Metrics | Endpoint::Chat | Endpoint::Models | Endpoint::Model => None,
     }
 }
 
@@ -154,6 +162,7 @@ async fn serve(
         return Err(Failure::WrongMethod { allow: route.allow() });
     }
     match route.endpoint {
+        Endpoint::Metrics => observe::metrics(api, session).await,
         Endpoint::Chat => openai::chat(api, session, parts, body, access).await,
         Endpoint::Models => openai::list_models(&session),
         Endpoint::Model => openai::show_model(&session, tail),

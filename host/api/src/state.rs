@@ -1,6 +1,7 @@
 //! What the composition root hands in: per listener an [`ApiState`], per request a [`ClientInfo`].
 
 use std::error::Error;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,8 +14,21 @@ pub struct ApiState {
     pub pipeline: Pipeline,
     /// The dialects that this listener speaks, by their names in the config; the routes of others do not exist on it.
     pub dialects: Arc<[&'static str]>,
+    /// What `/metrics` answers; `None` where the path does not exist, which is on every listener that others can reach (P-E9).
+    pub metrics: Option<MetricsSource>,
     /// Says what an error of the request's body means. The body comes from a crate that this one does not know.
     pub body_failure: fn(&(dyn Error + 'static)) -> BodyFailure,
+}
+
+/// Makes the text of `/metrics`, in Prometheus' format; `None` while the process is not complete. It reads files, so it is called
+/// where that is allowed.
+#[derive(Clone)]
+pub struct MetricsSource(pub Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl fmt::Debug for MetricsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MetricsSource")
+    }
 }
 
 /// Who is at the other end. The composition root puts it into each request's extensions; a request without it is answered 500.
@@ -24,6 +38,8 @@ pub struct ClientInfo {
     pub ip: IpAddr,
     /// The listener's id.
     pub listener: Arc<str>,
+    /// `https`, or `http` on a plain listener.
+    pub scheme: &'static str,
 }
 
 /// Why a request's body could not be read to its end.

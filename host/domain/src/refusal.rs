@@ -23,6 +23,35 @@ pub enum RefusalKind {
     Unavailable,
 }
 
+impl RefusalKind {
+    /// Every kind there is.
+    pub const ALL: [RefusalKind; 8] = [
+        RefusalKind::Unauthenticated,
+        RefusalKind::Forbidden,
+        RefusalKind::NotFound,
+        RefusalKind::Invalid,
+        RefusalKind::Blocked,
+        RefusalKind::TooLarge,
+        RefusalKind::RateLimited,
+        RefusalKind::Unavailable,
+    ];
+
+    /// One word for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RefusalKind::Unauthenticated => "unauthenticated",
+            RefusalKind::Forbidden => "forbidden",
+            RefusalKind::NotFound => "not-found",
+            RefusalKind::Invalid => "invalid",
+            RefusalKind::Blocked => "blocked",
+            RefusalKind::TooLarge => "too-large",
+            RefusalKind::RateLimited => "rate-limited",
+            RefusalKind::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Why a request ends here. `message` is for the client, `detail` for the log alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -6,6 +6,7 @@
 mod command;
 mod error;
 mod stream;
+mod timing;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -23,6 +24,7 @@ pub(crate) use command::Doorbell;
 pub use error::{StartError, SubmitError};
 pub use stream::{Event, Finish, GenerateError, Generation};
 pub(crate) use stream::{Writer, stream};
+pub use timing::Timing;
 
 use crate::chat::{ChatCodec, Prompt};
 use crate::gauges::Gauges;

@@ -21,6 +21,7 @@ pub struct Gauges {
     cached_tokens: AtomicU64,
     preemptions: AtomicU64,
     rows: [AtomicU64; ROW_BUCKETS],
+    sampled: AtomicU64,
     served: AtomicU64,
     served_ms: AtomicU64,
 }
@@ -91,6 +92,12 @@ impl Gauges {
         counts
     }
 
+    /// Tokens sampled, all steps together: what [`Gauges::rows_per_step`] adds up to.
+    #[must_use]
+    pub fn sampled(&self) -> u64 {
+        self.sampled.load(Relaxed)
+    }
+
     pub(crate) fn enter_queue(&self) {
         self.waiting.fetch_add(1, Relaxed);
     }
@@ -112,6 +119,7 @@ impl Gauges {
     pub(crate) fn count_step(&self, sampled: usize, prefilled: u64) {
         self.steps.fetch_add(1, Relaxed);
         self.prefilled_tokens.fetch_add(prefilled, Relaxed);
+        self.sampled.fetch_add(u64::try_from(sampled).unwrap_or(u64::MAX), Relaxed);
         if let Some(bucket) = sampled.checked_ilog2() {
             let bucket = usize::try_from(bucket).unwrap_or(ROW_BUCKETS).min(ROW_BUCKETS - 1);
             if let Some(bucket) = self.rows.get(bucket) {
@@ -154,6 +162,7 @@ mod tests {
         }
         assert_eq!(gauges.steps(), 8);
         assert_eq!(gauges.rows_per_step(), [1, 2, 0, 2, 1, 0, 0, 0, 0, 1]);
+        assert_eq!(gauges.sampled(), 5_045);
     }
 
     #[test]

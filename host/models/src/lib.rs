@@ -3,6 +3,7 @@
 //! It chooses a backend ([`select`]) and hands it to `inference`; it neither decodes nor knows who asks.
 
 mod artifact;
+mod metrics;
 mod running;
 mod select;
 
@@ -14,11 +15,13 @@ use tollgate_config::{Model as Spec, Object};
 use tollgate_domain::Parameters;
 use tollgate_inference::{Engine, Settings};
 
+pub use self::metrics::{Ended, ModelMetrics};
 pub use artifact::{Artifact, ArtifactError, Library};
 pub use running::Running;
 pub use select::LoadError;
 pub use tollgate_inference::{
     ChatCodec, EncodeError, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError, Ticket,
+    Timing,
 };
 
 /// Rows that are left for prompts when every sequence decodes.
@@ -34,6 +37,7 @@ pub struct Model {
     load_time: Duration,
     deadline: Duration,
     engine: Engine,
+    metrics: Arc<ModelMetrics>,
 }
 
 impl Model {
@@ -81,6 +85,7 @@ impl Model {
             loaded_s: now_s,
             load_time: began.elapsed(),
             deadline: Duration::from_secs(u64::from(spec.deadline_s)),
+            metrics: Arc::new(ModelMetrics::new(spec.id.as_str())),
             engine,
         })
     }
@@ -130,6 +135,12 @@ impl Model {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.engine.is_alive()
+    }
+
+    /// Where its replies are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<ModelMetrics> {
+        &self.metrics
     }
 
     /// What decodes.

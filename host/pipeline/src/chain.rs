@@ -42,8 +42,8 @@ impl Chain {
 
     /// Asks an authenticator. It always refuses when it fails, whatever its config says (P-A5).
     pub(crate) async fn authenticate(&mut self, plugin: &Arc<Plugin>, head: RequestHead) -> Result<Decision, Refusal> {
-        let mut instance = self.take(plugin).await.map_err(|kill| failed(&kill))?;
-        let decision = instance.authenticate(head).await.map_err(|kill| failed(&kill))?;
+        let mut instance = self.take(plugin).await.map_err(|kill| failed(plugin, &kill))?;
+        let decision = instance.authenticate(head).await.map_err(|kill| failed(plugin, &kill))?;
         // An authenticator that has nothing to do on a route holds no slot while the body is awaited.
         if ON_A_ROUTE.iter().any(|hook| plugin.has(*hook)) {
             self.running.push(instance);
@@ -354,15 +354,16 @@ fn spend(budget: usize, pieces: &[Piece], plugin: &Plugin) -> Result<usize, Refu
     let bytes = pieces.iter().map(|piece| piece.as_str().len()).sum::<usize>();
     budget
         .checked_sub(bytes)
-        .ok_or_else(|| failed(&Kill { plugin: plugin.id().to_owned(), hook: "filter-reply", reason: KillReason::Output }))
+        .ok_or_else(|| failed(plugin, &Kill { plugin: plugin.id().to_owned(), hook: "filter-reply", reason: KillReason::Output }))
 }
 
 fn skip_or_refuse(plugin: &Plugin, kill: &Kill) -> Result<(), Refusal> {
     match plugin.on_failure() {
-        OnFailure::Refuse => Err(failed(kill)),
+        OnFailure::Refuse => Err(failed(plugin, kill)),
         // That there is no room is no fault of the plugin's: load must not switch a filter off.
-        OnFailure::Skip if kill.reason == KillReason::Pool => Err(failed(kill)),
+        OnFailure::Skip if kill.reason == KillReason::Pool => Err(failed(plugin, kill)),
         OnFailure::Skip => {
+            plugin.count_kill(&kill.reason);
             tracing::warn!(plugin = kill.plugin, hook = kill.hook, reason = kill.reason.as_str(), "plugin failed and is skipped");
             Ok(())
         }
@@ -379,7 +380,8 @@ pub(crate) fn overloaded(slots: &Slots) -> Refusal {
 }
 
 /// The client learns that a policy failed, not which or why.
-fn failed(kill: &Kill) -> Refusal {
+fn failed(plugin: &Plugin, kill: &Kill) -> Refusal {
+    plugin.count_kill(&kill.reason);
     tracing::warn!(plugin = kill.plugin, hook = kill.hook, reason = kill.reason.as_str(), detail = %kill.reason, "plugin failed");
     Refusal::unavailable("plugin_failed", "A policy of this gateway failed, so the request was refused.", 1)
         .detail(kill.to_string())

@@ -1,9 +1,11 @@
 //! How long stages took, and the one line per reply.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_domain::{FinishReason, Flag, Usage};
+use tollgate_domain::{FinishReason, Flag, Refusal, RefusalKind, Usage};
+use tollgate_models::{Ended, ModelMetrics, Timing};
 
 /// Different flags that a reply's line names.
 const MAX_FLAGS: usize = 64;
@@ -60,13 +62,23 @@ pub(crate) struct Record {
     pub(crate) flags: Vec<Flag>,
     /// `None`: the client went away.
     pub(crate) end: Option<End>,
+    /// When the model had it; `None` where no model was asked.
+    pub(crate) timing: Option<Timing>,
+    pub(crate) metrics: Arc<ModelMetrics>,
 }
 
 /// How a reply ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     Finished(FinishReason),
-    Failed(String),
+    /// Of what kind, and with which code.
+    Failed(RefusalKind, String),
+}
+
+impl End {
+    pub(crate) fn failed(refusal: &Refusal) -> Self {
+        End::Failed(refusal.kind, refusal.code.clone())
+    }
 }
 
 impl Record {
@@ -80,14 +92,33 @@ impl Record {
             }
         }
     }
+
+    /// Counts what the model did.
+    fn count(&self) {
+        let Some(timing) = self.timing else { return };
+        let how = match &self.end {
+            None => Ended::Cancelled,
+            Some(End::Finished(_)) => Ended::Whole,
+            Some(End::Failed(kind, _)) => Ended::Failed(*kind),
+        };
+        self.metrics.ended(how, self.began.elapsed(), self.usage);
+        if let Some(waited) = timing.queued() {
+            self.metrics.queued(waited);
+        }
+        if let (Ended::Whole, Some(first), Some(decoding)) = (how, timing.first_token, timing.decoding()) {
+            let first = first.saturating_duration_since(self.began);
+            self.metrics.pace(first, self.usage.completion.saturating_sub(1), decoding);
+        }
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.count();
         let end = match &self.end {
             None => "client gone".to_owned(),
             Some(End::Finished(reason)) => format!("{reason:?}"),
-            Some(End::Failed(code)) => code.clone(),
+            Some(End::Failed(_, code)) => code.clone(),
         };
         let flags = self.flags.iter().map(|flag| format!("{}={}", flag.name, flag.count)).collect::<Vec<_>>().join(" ");
         tracing::info!(

@@ -161,6 +161,7 @@ impl Driver {
                 Some(Event::Logprobs(tokens)) => vec![ReplyEvent::Logprobs(tokens)],
                 Some(Event::Piece(piece)) => self.piece(piece).await,
                 Some(Event::Done(finish)) => {
+                    self.count();
                     self.record.usage = finish.usage;
                     self.finish(finish.reason).await
                 }
@@ -243,6 +244,7 @@ impl Driver {
     /// Takes down what was decoded for a reply that ends before its time; until the first token only the prompt is known.
     fn count(&mut self) {
         if let Source::Decoding(decoding) = &self.source {
+            self.record.timing = Some(decoding.timing());
             let usage = decoding.usage();
             if usage.prompt > 0 {
                 self.record.usage = usage;
@@ -252,7 +254,7 @@ impl Driver {
 
     fn failed(&mut self, refusal: Refusal) -> Vec<ReplyEvent> {
         self.over = true;
-        self.record.end = Some(End::Failed(refusal.code.clone()));
+        self.record.end = Some(End::failed(&refusal));
         self.count();
         self.source = Source::Fixed(None);
         vec![ReplyEvent::Failed(refusal)]

@@ -50,7 +50,7 @@ pub(crate) async fn run(
     // compose, screen, generate
     let source = prepare(&mut session, route, &model, &mut ctx, &mut record, (request, ticket, deadline)).await.inspect_err(
         |refusal| {
-            record.end = Some(End::Failed(refusal.code.clone()));
+            record.end = Some(End::failed(refusal));
         },
     )?;
     session.timings.lap("queue");
@@ -58,7 +58,7 @@ pub(crate) async fn run(
     // what comes back is screened, formatted and recorded by the reply
     let is_fixed = matches!(source, Source::Fixed(_));
     let chain = session.chain.into_reply(route, &ctx).await.inspect_err(|refusal| {
-        record.end = Some(End::Failed(refusal.code.clone()));
+        record.end = Some(End::failed(refusal));
     })?;
     let whole = if chain.formats() && !is_fixed { Whole::Needed(String::new()) } else { Whole::Streamed };
     Ok(Reply::new(Start { source, chain, whole, record, timings: session.timings, generation, model, permit, deadline }))
@@ -152,6 +152,8 @@ fn record(session: &Session, route: &Route, model: &Lease) -> Record {
         usage: Usage::default(),
         flags: Vec::new(),
         end: None,
+        timing: None,
+        metrics: Arc::clone(model.metrics()),
     }
 }
 

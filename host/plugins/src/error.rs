@@ -24,6 +24,9 @@ pub enum KillReason {
 }
 
 impl KillReason {
+    /// Every word of [`KillReason::as_str`].
+    pub const WORDS: [&'static str; 8] = ["trap", "cpu", "memory", "stack", "host-time", "output", "contract", "pool"];
+
     /// One word for logs and metrics.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

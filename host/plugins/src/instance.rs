@@ -13,6 +13,7 @@ use crate::convert;
 use crate::error::{Kill, KillReason};
 use crate::imports::State;
 use crate::meter::{CpuSpent, HostTimeSpent, Meter, Metered};
+use crate::metrics::Called;
 use crate::{Plugin, Slot, Slots};
 
 /// What an authenticator says.
@@ -75,14 +76,24 @@ impl std::fmt::Debug for Instance {
     }
 }
 
-/// Calls an export under the meter and turns its failure into a reason. A macro, since a closure over a borrowed store has no
-/// nameable future.
+/// Calls an export under the meter and turns its failure into a reason; `$says_no` tells whether an answer is a refusal. A macro,
+/// since a closure over a borrowed store has no nameable future.
 macro_rules! call {
-    ($self:ident, $hook:literal, $call:expr) => {{
+    ($self:ident, $hook:literal, $call:expr) => {
+        call!($self, $hook, $call, never)
+    };
+    ($self:ident, $hook:literal, $call:expr, $says_no:expr) => {{
         let plugin = Arc::clone(&$self.plugin);
         let meter = Arc::clone(&$self.meter);
-        arm(&mut $self.store, &meter);
+        let began = Instant::now();
+        arm(&mut $self.store, &meter, began);
         let result = Metered::new(meter, &plugin.spec.limits, pin!($call)).await;
+        let how = match &result {
+            Ok(answer) if $says_no(answer) => Called::Refused,
+            Ok(_) => Called::Ok,
+            Err(_) => Called::Killed,
+        };
+        plugin.metrics.called($hook, how, began.elapsed());
         result.map_err(|error| $self.killed($hook, &error))
     }};
 }
@@ -96,9 +107,9 @@ macro_rules! hook {
     }};
 }
 
-/// The guest yields at the first tick after now.
-fn arm(store: &mut Store<State>, meter: &Arc<Meter>) {
-    let (meter, began) = (Arc::clone(meter), Instant::now());
+/// The guest yields at the first tick after now, when the call begins.
+fn arm(store: &mut Store<State>, meter: &Arc<Meter>, began: Instant) {
+    let meter = Arc::clone(meter);
     store.epoch_deadline_callback(move |store| meter.on_tick(store, began));
     store.set_epoch_deadline(1);
 }
@@ -122,8 +133,11 @@ impl Instance {
         }
         let mut store = new_store(plugin.pre.engine(), state, limits);
         let meter = Arc::new(Meter::default());
-        arm(&mut store, &meter);
+        let began = Instant::now();
+        arm(&mut store, &meter, began);
         let made = Metered::new(Arc::clone(&meter), limits, pin!(plugin.pre.instantiate_async(&mut store))).await;
+        let how = if made.is_ok() { Called::Ok } else { Called::Killed };
+        plugin.metrics.called("instantiate", how, began.elapsed());
         let instance = made.map_err(|error| kill_of(&plugin, "instantiate", &store, &error))?;
         let mut started = Instance { plugin, store, instance, meter, reply: None, slot };
         started.resume(now_ms).await?;
@@ -164,7 +178,7 @@ impl Instance {
     pub async fn authenticate(&mut self, head: RequestHead) -> Result<Decision, Kill> {
         let guest = hook!(self, authenticate, "authenticate");
         let head = head.into();
-        match call!(self, "authenticate", guest.call_authenticate(&mut self.store, &head))? {
+        match call!(self, "authenticate", guest.call_authenticate(&mut self.store, &head), refuses)? {
             authenticate::Decision::Identity(principal) => {
                 let principal =
                     convert::principal(principal).map_err(|what| self.kill("authenticate", KillReason::Contract(what)))?;
@@ -182,7 +196,7 @@ impl Instance {
     pub async fn compose(&mut self, ctx: Context, request: ChatRequest) -> Result<Result<ChatRequest, Refusal>, Kill> {
         let guest = hook!(self, compose, "compose");
         let (ctx, request) = (ctx.into(), request.into());
-        let composed = call!(self, "compose", guest.call_compose(&mut self.store, &ctx, &request))?;
+        let composed = call!(self, "compose", guest.call_compose(&mut self.store, &ctx, &request), Result::is_err)?;
         Ok(composed.map(domain::ChatRequest::from).map_err(convert::refusal))
     }
 
@@ -193,7 +207,7 @@ impl Instance {
     pub async fn filter_prompt(&mut self, ctx: Context, request: ChatRequest) -> Result<Outcome, Kill> {
         let guest = hook!(self, filter_prompt, "filter-prompt");
         let (ctx, request) = (ctx.into(), request.into());
-        let outcome = call!(self, "filter-prompt", guest.call_filter(&mut self.store, &ctx, &request))?;
+        let outcome = call!(self, "filter-prompt", guest.call_filter(&mut self.store, &ctx, &request), blocks)?;
         let verdict = match outcome.verdict {
             filter_prompt::Verdict::Pass => Verdict::Pass,
             filter_prompt::Verdict::Replace(request) => Verdict::Replace(Box::new(request.into())),
@@ -224,7 +238,7 @@ impl Instance {
         let Some((guest, resource)) = &self.reply else { return Err(self.no_reply()) };
         let (reply, resource) = (guest.reply(), *resource);
         let piece = piece.into();
-        let step = call!(self, "filter-reply", reply.call_push(&mut self.store, resource, &piece))?;
+        let step = call!(self, "filter-reply", reply.call_push(&mut self.store, resource, &piece), cuts)?;
         Ok(step_of(step))
     }
 
@@ -235,7 +249,7 @@ impl Instance {
     pub async fn finish(&mut self) -> Result<Step, Kill> {
         let Some((guest, resource)) = &self.reply else { return Err(self.no_reply()) };
         let (reply, resource) = (guest.reply(), *resource);
-        let step = call!(self, "filter-reply", reply.call_finish(&mut self.store, resource))?;
+        let step = call!(self, "filter-reply", reply.call_finish(&mut self.store, resource), cuts)?;
         Ok(step_of(step))
     }
 
@@ -256,7 +270,7 @@ impl Instance {
     pub async fn format(&mut self, ctx: Context, reply: &str) -> Result<Result<String, Refusal>, Kill> {
         let guest = hook!(self, format, "format");
         let ctx = ctx.into();
-        let content = call!(self, "format", guest.call_format(&mut self.store, &ctx, reply))?;
+        let content = call!(self, "format", guest.call_format(&mut self.store, &ctx, reply), Result::is_err)?;
         Ok(content.map(|content| content.text).map_err(convert::refusal))
     }
 
@@ -277,6 +291,23 @@ impl Instance {
     fn killed(&self, hook: &'static str, error: &wasmtime::Error) -> Kill {
         kill_of(&self.plugin, hook, &self.store, error)
     }
+}
+
+/// For answers that cannot be a refusal.
+fn never<T>(_: &T) -> bool {
+    false
+}
+
+fn refuses(decision: &authenticate::Decision) -> bool {
+    matches!(decision, authenticate::Decision::Refuse(_))
+}
+
+fn blocks(outcome: &filter_prompt::Outcome) -> bool {
+    matches!(outcome.verdict, filter_prompt::Verdict::Block(_))
+}
+
+fn cuts(step: &filter_reply::Step) -> bool {
+    step.cut.is_some()
 }
 
 fn step_of(step: filter_reply::Step) -> Step {

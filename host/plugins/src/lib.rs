@@ -19,6 +19,7 @@ mod instance;
 mod limits;
 mod manifest;
 mod meter;
+mod metrics;
 mod plugin;
 mod slots;
 

@@ -8,7 +8,8 @@ use wasmtime::component::{Component, InstancePre};
 use crate::bindings::hooks::{authenticate, compose, filter_prompt, filter_reply, format, resume, setup};
 use crate::engine::{imports_wasi, linker};
 use crate::imports::State;
-use crate::{Artifact, Capability, Credentials, Hook, Instance, Kill, Limits, LoadError, Manifest, Slot};
+use crate::metrics::PluginMetrics;
+use crate::{Artifact, Capability, Credentials, Hook, Instance, Kill, KillReason, Limits, LoadError, Manifest, Slot};
 
 /// What happens to a request when a plugin was ended. An authenticator always refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +88,7 @@ pub struct Plugin {
     pub(crate) initialised: bool,
     /// What an instance may have, in bytes.
     pub(crate) memory: u64,
+    pub(crate) metrics: PluginMetrics,
     manifest: Manifest,
     digest: String,
 }
@@ -123,6 +125,7 @@ impl Plugin {
             memory: report.memory_bytes.saturating_add(spec.limits.memory_over_snapshot),
             manifest: report.manifest.clone(),
             digest: artifact.digest().to_owned(),
+            metrics: PluginMetrics::new(&spec.id),
             spec,
             pre,
             indices,
@@ -157,6 +160,11 @@ impl Plugin {
     #[must_use]
     pub fn is_snapshot(&self) -> bool {
         self.initialised
+    }
+
+    /// Counts that an instance was ended, for metrics. Whoever decides what becomes of the request calls it, once.
+    pub fn count_kill(&self, reason: &KillReason) {
+        self.metrics.killed(reason);
     }
 
     /// What happens to a request when it fails.

@@ -49,6 +49,8 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Reloads that led to a new generation.
     pub reloads: u64,
+    /// Reloads that did not: what failed is in quarantine.
+    pub failed_reloads: u64,
     /// How long the last build took.
     pub last_build: Duration,
     /// Generations that still serve a request.
@@ -261,7 +263,10 @@ impl Reloader {
                     tracing::error!(file = failure.file, stage = failure.stage, reason = failure.reason, "config quarantined");
                 }
                 self.pipeline.set_degraded(true);
-                self.update(|status| status.quarantined = failures);
+                self.update(|status| {
+                    status.quarantined = failures;
+                    status.failed_reloads += 1;
+                });
             }
         }
     }

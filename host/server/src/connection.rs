@@ -22,7 +22,7 @@ use crate::edge::{Edge, Handler};
 use crate::error::ErrorResponder;
 use crate::frames::Frames;
 use crate::gate::Gate;
-use crate::gauges::Gauges;
+use crate::gauges::{Gauges, HandshakeFailure};
 use crate::info::{ConnectionInfo, TlsInfo};
 use crate::limits::Limits;
 use crate::progress::{Check, Expiry, Progress, Protocol};
@@ -95,10 +95,12 @@ async fn handshake(
     match outcome {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
+            shared.gauges.handshake_failed(HandshakeFailure::of(&error));
             tracing::debug!(connection = id, %error, "TLS handshake failed");
             None
         }
         Err(_) => {
+            shared.gauges.handshake_failed(HandshakeFailure::Timeout);
             tracing::debug!(connection = id, "TLS handshake took too long");
             None
         }

@@ -88,7 +88,7 @@ impl hyper::service::Service<Request<Incoming>> for Edge {
 impl Edge {
     fn refuse(&self, error: EdgeError) -> Response<Payload> {
         tracing::debug!(connection = self.info.id, code = error.code(), "request refused");
-        self.gauges.request_rejected();
+        self.gauges.request_rejected(error);
         let mut response = (self.errors)(error).map(|text| Payload::new(Full::new(text).map_err(BoxError::from)));
         if self.progress.protocol() == Protocol::Http1 {
             // What follows a refused request on the connection has no certain beginning.

@@ -40,6 +40,10 @@ pub enum EdgeError {
 }
 
 impl EdgeError {
+    /// Every answer of [`EdgeError::code`].
+    pub const CODES: [&'static str; 5] =
+        ["malformed_request", "uri_too_long", "headers_too_large", "body_too_large", "not_implemented"];
+
     /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {

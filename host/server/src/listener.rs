@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::limits::Limits;
-use crate::tls::Tls;
+use crate::tls::{CertificateStore, Tls};
 
 /// Connections that the kernel may hold for us before we accept them.
 const BACKLOG: i32 = 1024;
@@ -61,6 +61,12 @@ impl Listener {
         };
         let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
         Ok(Self { name: name.into(), sockets, tls, limits: Arc::new(limits) })
+    }
+
+    /// The certificate that it shows; none on a plain listener.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Arc<CertificateStore>> {
+        self.tls.as_ref().map(Tls::store)
     }
 
     /// The addresses in the order they were given, with the port the system chose where that was 0.

@@ -1,9 +1,12 @@
-//! Logs as JSON lines on standard error, request ids, and trace context.
+//! Logs as JSON lines on standard error, metrics for Prometheus, request ids, and trace context.
 //!
-//! It sets up the `tracing` facade that everyone else writes to; nobody but the binary needs this crate.
+//! It sets up the `tracing` and `metrics` facades that everyone else writes to; nobody but the binary needs this crate.
 
 mod ids;
 mod log;
+mod process;
+mod prometheus;
 
 pub use ids::{TraceContext, request_id};
 pub use log::{LevelHandle, LogError, init};
+pub use prometheus::{FAMILIES, Family, Installed, Kind, Metrics, Scrape};

@@ -3,12 +3,12 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use tollgate_api::ApiState;
+use tollgate_api::{ApiState, MetricsSource};
 use tollgate_config::{Config, Keys};
 use tollgate_models::{Library, Running};
 use tollgate_pipeline::Pipeline;
@@ -16,6 +16,7 @@ use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
 use tollgate_reload::{Assembler, Components, OnKeys, Quarantined, Reloader};
 use tollgate_server::{Drain, Drained, Ending, LocalCa, Signals, serve};
 use tollgate_store::{Holder, KeyStore};
+use tollgate_telemetry::Metrics;
 
 use crate::admin::server::{Admin, Listening};
 use crate::builtin;
@@ -23,6 +24,7 @@ use crate::cli::Serve;
 use crate::credentials::StoredKeys;
 use crate::data::{Data, write_default_config};
 use crate::listen::{self, Bound};
+use crate::observe;
 use crate::open_files;
 use crate::service::{Front, body_failure, edge_error};
 
@@ -55,6 +57,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let config = load(&arguments.config)?;
     let seen = tollgate_reload::fingerprint(&config);
     let _level = tollgate_telemetry::init(&config.settings.log.level)?;
+    let metrics = Metrics::install()?;
     let signals = Signals::install().context("signal handlers")?;
     open_files::raise(&config);
     let data = Data::open(&arguments.data)?;
@@ -82,9 +85,13 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let reload = reloader.status();
     let trigger = reloader.run().context("watching the config directory")?;
 
-    let listeners = bound.into_iter().map(|bound| open(bound, &config, &pipeline, &drain)).collect::<Vec<_>>();
+    let whole = Arc::new(OnceLock::new());
+    let source = metrics_of(Arc::clone(&whole));
+    let listeners = bound.into_iter().map(|bound| open(bound, &config, &pipeline, &source, &drain)).collect::<Vec<_>>();
     let urls = listeners.iter().flat_map(|listener| listener.urls.clone()).collect::<Vec<_>>();
-    let admin = Admin { pipeline: pipeline.clone(), reload, trigger: trigger.clone(), keys, listeners, started };
+    let admin = Admin { pipeline: pipeline.clone(), reload, trigger: trigger.clone(), keys, listeners, metrics, started };
+    // It is set here alone.
+    let _ = whole.set(admin.clone());
     crate::admin::server::start(&data.admin_socket(), admin, &drain)?;
 
     pipeline.set_ready(true);
@@ -134,14 +141,22 @@ fn refuse_to_start(failures: &[Quarantined]) -> anyhow::Error {
     anyhow::anyhow!("the gateway cannot start:{list}")
 }
 
-/// Begins to serve a listener.
-fn open(bound: Bound, config: &Config, pipeline: &Pipeline, drain: &Drain) -> Listening {
+/// What `/metrics` answers as soon as all is there that it tells of.
+fn metrics_of(whole: Arc<OnceLock<Admin>>) -> MetricsSource {
+    MetricsSource(Arc::new(move || whole.get().map(observe::text)))
+}
+
+/// Begins to serve a listener. Metrics are only on those that nobody but this machine reaches (P-E9).
+fn open(bound: Bound, config: &Config, pipeline: &Pipeline, source: &MetricsSource, drain: &Drain) -> Listening {
     let spec = config.listeners.values().find(|listener| listener.id.as_str() == bound.id);
     let dialects = spec.map(|spec| spec.dialects.iter().map(|dialect| dialect.as_str()).collect()).unwrap_or_default();
-    let state = ApiState { pipeline: pipeline.clone(), dialects, body_failure };
+    let is_local = bound.trusted.is_empty() && bound.listener.local_addresses().iter().all(|address| address.ip().is_loopback());
+    let metrics = is_local.then(|| source.clone());
+    let certificate = bound.listener.certificate().cloned();
+    let state = ApiState { pipeline: pipeline.clone(), dialects, metrics, body_failure };
     let front = Front { router: tollgate_api::router(state), trusted: bound.trusted.into() };
     let gauges = serve(bound.listener, front, edge_error, drain);
-    Listening { id: bound.id, urls: bound.urls, gauges }
+    Listening { id: bound.id, urls: bound.urls, gauges, certificate }
 }
 
 /// The one line that says where the gateway is and how to be let in.

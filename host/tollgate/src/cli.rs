@@ -36,6 +36,12 @@ pub(crate) enum Command {
     Models(Ask),
     /// The running gateway's routes, and every path that it answers.
     Routes(Ask),
+    /// The running gateway's metrics, in Prometheus' text format.
+    Metrics {
+        /// The running gateway's data directory.
+        #[arg(long, default_value = "data")]
+        data: PathBuf,
+    },
     /// Take in changes of the config directory now.
     Reload(Ask),
     /// Keys: list those of a running gateway, add one to a config directory.

@@ -10,6 +10,7 @@ mod credentials;
 mod data;
 mod keys;
 mod listen;
+mod observe;
 mod open_files;
 mod service;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Plugins(ask) => done(admin::client::show(&ask, "plugins")),
         Command::Models(ask) => done(admin::client::show(&ask, "models")),
         Command::Routes(ask) => done(admin::client::show(&ask, "routes")),
+        Command::Metrics { data } => done(admin::client::metrics(&data)),
         Command::Reload(ask) => done(admin::client::reload(&ask)),
         Command::Keys { command } => done(keys::run(command)),
     }

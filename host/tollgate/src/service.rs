@@ -37,7 +37,8 @@ impl Service<Request<RequestBody>> for Front {
         if let Some(connection) = request.extensions().get::<ConnectionInfo>() {
             let ip = client_ip(connection.peer.ip(), request.headers(), &self.trusted);
             let listener = Arc::clone(&connection.listener);
-            request.extensions_mut().insert(ClientInfo { ip, listener });
+            let scheme = if connection.tls.is_some() { "https" } else { "http" };
+            request.extensions_mut().insert(ClientInfo { ip, listener, scheme });
         }
         let ids =
             RequestIds { request_id: request_id().into(), received_at_ms: now_ms(), traceparent: trace_of(request.headers()) };

@@ -1,4 +1,5 @@
-//! The access log: one line per request, written when its answer's body is over or its client has gone.
+//! The access log: one line per request, written when its answer's body is over or its client has gone; with it the request is
+//! counted.
 //!
 //! Handlers note what they learn in the [`Access`] among the request's extensions. The line holds no prompt, no reply, no key
 //! and no path as the client wrote it.
@@ -19,6 +20,8 @@ use tollgate_domain::{Principal, Refusal, Usage};
 use tollgate_pipeline::RequestIds;
 
 use crate::failure::Failure;
+use crate::metrics::{self, Labels};
+use crate::state::ClientInfo;
 
 /// What handlers note about a request. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +36,8 @@ struct Notes {
     usage: Option<Usage>,
     code: Option<String>,
     detail: Option<String>,
+    /// What kind of no it is, for metrics.
+    kind: Option<&'static str>,
 }
 
 impl Access {
@@ -61,6 +66,7 @@ impl Access {
     /// Why there is no answer, or none that is whole.
     pub(crate) fn refusal(&self, refusal: &Refusal) {
         let mut notes = self.notes();
+        notes.kind = Some(refusal.kind.as_str());
         notes.code = Some(refusal.code.clone());
         notes.detail = Some(refusal.detail.clone()).filter(|detail| !detail.is_empty());
     }
@@ -75,6 +81,7 @@ impl Access {
             Failure::Internal(reason) => ("internal_error", Some(*reason)),
         };
         let mut notes = self.notes();
+        notes.kind = Some(metrics::kind(failure));
         notes.code = Some(code.to_owned());
         notes.detail = detail.map(str::to_owned);
     }
@@ -93,6 +100,8 @@ pub(crate) async fn access(mut request: Request, next: Next) -> Response {
         began: Instant::now(),
         ids: request.extensions().get::<RequestIds>().cloned(),
         method: name_of(request.method()),
+        counted_as: metrics::method(request.method()),
+        scheme: request.extensions().get::<ClientInfo>().map_or("http", |client| client.scheme),
         status: None,
         // The body of an answer to HEAD is never read.
         is_whole: request.method() == Method::HEAD,
@@ -113,6 +122,8 @@ struct Line {
     began: Instant,
     ids: Option<RequestIds>,
     method: &'static str,
+    counted_as: &'static str,
+    scheme: &'static str,
     status: Option<u16>,
     is_whole: bool,
 }
@@ -120,6 +131,13 @@ struct Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let notes = self.access.notes();
+        let labels = Labels {
+            method: self.counted_as,
+            route: notes.path.unwrap_or(metrics::NO_ROUTE),
+            status: self.status,
+            scheme: self.scheme,
+        };
+        metrics::request(labels, self.began.elapsed(), notes.kind);
         tracing::info!(
             target: "access",
             request_id = self.ids.as_ref().map(|ids| &*ids.request_id),

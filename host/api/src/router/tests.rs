@@ -91,7 +91,7 @@ fn the_head_is_what_authenticators_want() {
     parts.uri = http::Uri::from_static("/v1/models?key=secret");
     parts.headers.insert("X-Api-Key", HeaderValue::from_static("abc"));
     parts.headers.insert("x-bad", HeaderValue::from_bytes(b"\xff").unwrap());
-    let client = ClientInfo { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), listener: Arc::from("main") };
+    let client = ClientInfo { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), listener: Arc::from("main"), scheme: "https" };
     let head = head_of(&parts, &client);
     assert_eq!((head.method.as_str(), head.path.as_str(), head.listener.as_str()), ("POST", "/v1/models", "main"));
     // Two credentials must not look like one because one of them is no text.

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tollgate_domain::{FinishReason, Piece, TokenLogprobs, Usage};
 
 use super::command::Doorbell;
+use super::timing::Timing;
 
 /// What comes out of a generation: any number of pieces, then exactly one `Done` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +88,7 @@ struct State {
     is_parked: bool,
     /// Tokens up to now.
     usage: Usage,
+    timing: Timing,
 }
 
 /// What a reader finds.
@@ -119,6 +121,12 @@ impl Generation {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.shared.lock().usage
+    }
+
+    /// When it reached its stages, up to now.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.shared.lock().timing
     }
 
     /// What is there now, without waiting.
@@ -176,11 +184,17 @@ impl Writer {
         let told = (!logprobs.is_empty()).then_some(Event::Logprobs(logprobs));
         let mut state = self.shared.lock();
         state.usage = usage;
+        state.timing.token();
         let is_heard = piece.is_some() && state.append(told.into_iter().chain(piece.map(Event::Piece)));
         drop(state);
         if is_heard {
             self.shared.changed.notify_one();
         }
+    }
+
+    /// It has a place for the first time: its prompt is decoded from now on.
+    pub(crate) fn placed(&self) {
+        self.shared.lock().timing.placed();
     }
 
     /// Whether the reader is behind by more than the stream holds; if so, the bell rings when it has caught up by half.

@@ -35,6 +35,7 @@ impl Scheduler {
             sequence.ticket = None;
             if let Some(cached) = sequence.place(place.slot, place.decoded, place.shared) {
                 self.gauges.count_cached(u64::try_from(cached).unwrap_or(u64::MAX));
+                sequence.writer.placed();
             }
             self.running.push(sequence);
         }

@@ -28,6 +28,12 @@ pub struct CertificateStore {
     judged: Mutex<u64>,
 }
 
+/// When a certificate ends, in seconds since 1970; `None` if it cannot be read.
+fn expiry_of(certified: &CertifiedKey) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certified.cert.first()?).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// The bytes of the two files.
 struct Pair {
     certificate: Vec<u8>,
@@ -60,6 +66,12 @@ impl CertificateStore {
         let certified = pair.load(&self.paths, &self.provider)?;
         self.current.store(Arc::new(certified));
         Ok(true)
+    }
+
+    /// When the certificate that is served ends, in seconds since 1970; `None` if it does not say.
+    #[must_use]
+    pub fn expires_s(&self) -> Option<i64> {
+        expiry_of(&self.current.load())
     }
 
     /// Looks at the files every `interval` until the drain begins.
@@ -171,6 +183,7 @@ mod tests {
         let files = files();
         let store = files.open().unwrap();
         let served = || store.current.load().cert[0].clone();
+        assert!(store.expires_s().unwrap() > 0);
         let first = served();
         assert!(!store.reload_if_changed().unwrap());
 

@@ -5,6 +5,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -33,18 +34,30 @@ pub(crate) fn reload(ask: &Ask) -> anyhow::Result<()> {
     }
 }
 
+/// Asks for the metrics and prints them as they come.
+#[allow(clippy::print_stdout, reason = "a command line tool prints")]
+pub(crate) fn metrics(data: &Path) -> anyhow::Result<()> {
+    let text = exchange(data, "GET", "metrics")?;
+    print!("{}", String::from_utf8_lossy(&text));
+    Ok(())
+}
+
 fn request(ask: &Ask, method: &str, what: &str) -> anyhow::Result<Value> {
+    Ok(serde_json::from_slice(&exchange(&ask.data, method, what)?)?)
+}
+
+fn exchange(data: &Path, method: &str, what: &str) -> anyhow::Result<Bytes> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        tokio::time::timeout(DEADLINE, exchange(ask, method, what)).await.context("the gateway does not answer")?
+        tokio::time::timeout(DEADLINE, send(data, method, what)).await.context("the gateway does not answer")?
     })
 }
 
-async fn exchange(ask: &Ask, method: &str, what: &str) -> anyhow::Result<Value> {
-    let path = ask.data.join("admin.sock");
+async fn send(data: &Path, method: &str, what: &str) -> anyhow::Result<Bytes> {
+    let path = data.join("admin.sock");
     let stream = UnixStream::connect(&path)
         .await
-        .with_context(|| format!("{}: is a gateway running with `--data {}`?", path.display(), ask.data.display()))?;
+        .with_context(|| format!("{}: is a gateway running with `--data {}`?", path.display(), data.display()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request =
         hyper::Request::builder().method(method).uri(format!("/{what}")).header("host", "admin").body(Empty::<Bytes>::new())?;
@@ -56,7 +69,7 @@ async fn exchange(ask: &Ask, method: &str, what: &str) -> anyhow::Result<Value> 
         if !status.is_success() {
             bail!("the gateway answered {status}");
         }
-        Ok(serde_json::from_slice(&body.to_bytes())?)
+        Ok(body.to_bytes())
     };
     tokio::pin!(connection);
     tokio::select! {

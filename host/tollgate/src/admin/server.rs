@@ -8,14 +8,17 @@ use std::time::Instant;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
-use axum::response::Json;
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tollgate_pipeline::Pipeline;
 use tollgate_reload::{StatusHandle, Trigger};
-use tollgate_server::{Drain, Gauges};
+use tollgate_server::{CertificateStore, Drain, Gauges};
 use tollgate_store::KeyStore;
+use tollgate_telemetry::{Metrics, Scrape};
+
+use crate::observe;
 
 /// What the admin channel tells of.
 #[derive(Clone)]
@@ -25,6 +28,7 @@ pub(crate) struct Admin {
     pub(crate) trigger: Trigger,
     pub(crate) keys: Arc<KeyStore>,
     pub(crate) listeners: Vec<Listening>,
+    pub(crate) metrics: Metrics,
     pub(crate) started: Instant,
 }
 
@@ -34,6 +38,8 @@ pub(crate) struct Listening {
     pub(crate) id: String,
     pub(crate) urls: Vec<String>,
     pub(crate) gauges: Arc<Gauges>,
+    /// None on a plain listener.
+    pub(crate) certificate: Option<Arc<CertificateStore>>,
 }
 
 /// Opens the socket and serves it until the drain.
@@ -65,6 +71,7 @@ fn router(admin: Admin) -> Router {
         .route("/models", get(models))
         .route("/routes", get(routes))
         .route("/keys", get(keys))
+        .route("/metrics", get(metrics))
         .route("/reload", post(reload))
         .with_state(admin)
 }
@@ -169,6 +176,15 @@ async fn keys(State(admin): State<Admin>) -> Json<Value> {
         })
     });
     Json(keys.collect())
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    // It reads files.
+    let text = tokio::task::spawn_blocking(move || observe::text(&admin)).await;
+    match text {
+        Ok(text) => ([(http::header::CONTENT_TYPE, Scrape::MEDIA_TYPE)], text).into_response(),
+        Err(_) => http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn reload(State(admin): State<Admin>) -> Json<Value> {

@@ -1,0 +1,93 @@
+//! What `/metrics` answers: what was counted, and what others keep as plain numbers, read now.
+
+use tollgate_models::{Gauges, Model};
+use tollgate_plugins::CONTRACT_VERSION;
+use tollgate_telemetry::Scrape;
+
+use crate::admin::server::{Admin, Listening};
+
+/// All of it, in Prometheus' text format. It reads files: not for an async task.
+pub(crate) fn text(admin: &Admin) -> String {
+    let mut scrape = admin.metrics.scrape();
+    scrape.count("tollgate_build_info", &[env!("CARGO_PKG_VERSION"), CONTRACT_VERSION], 1);
+    for listener in &admin.listeners {
+        add_listener(&mut scrape, listener);
+    }
+    let current = admin.pipeline.current();
+    for model in current.models.iter() {
+        add_model(&mut scrape, model);
+    }
+    for plugin in &current.plugins {
+        let labels = [plugin.id(), plugin.manifest().version.as_str(), plugin.digest()];
+        scrape.count("tollgate_plugin_info", &labels, 1);
+    }
+    drop(current);
+    add_process(&mut scrape, admin);
+    scrape.text()
+}
+
+fn add_listener(scrape: &mut Scrape, listener: &Listening) {
+    let (id, gauges) = (listener.id.as_str(), &listener.gauges);
+    scrape.count("tollgate_connections", &[id], many(gauges.connections()));
+    scrape.count("tollgate_connections_accepted_total", &[id], gauges.accepted());
+    scrape.count("tollgate_connections_refused_total", &[id], gauges.refused());
+    scrape.count("tollgate_requests_in_flight", &[id], many(gauges.requests()));
+    for (code, count) in gauges.rejected() {
+        scrape.count("tollgate_edge_rejections_total", &[id, code], count);
+    }
+    let Some(certificate) = &listener.certificate else { return };
+    for (reason, count) in gauges.failed_handshakes() {
+        scrape.count("tollgate_tls_handshakes_failed_total", &[id, reason], count);
+    }
+    if let Some(expires_s) = certificate.expires_s().and_then(|seconds| u64::try_from(seconds).ok()) {
+        scrape.count("tollgate_certificate_expiry_timestamp_seconds", &[id], expires_s);
+    }
+}
+
+fn add_model(scrape: &mut Scrape, model: &Model) {
+    let (id, engine) = (model.id(), model.engine());
+    let gauges: &Gauges = engine.gauges();
+    for (name, count) in [
+        ("tollgate_model_alive", u64::from(model.is_alive())),
+        ("tollgate_model_requests_waiting", many(gauges.waiting())),
+        ("tollgate_model_requests_running", many(gauges.running())),
+        ("tollgate_model_requests_parked", many(gauges.parked())),
+        ("tollgate_model_sequences", u64::from(engine.capabilities().max_sequences)),
+        ("tollgate_model_preemptions_total", gauges.preemptions()),
+        ("tollgate_model_cache_cells_used", gauges.cells()),
+        ("tollgate_model_cache_cells", u64::from(engine.capabilities().context_tokens)),
+        ("tollgate_model_steps_total", gauges.steps()),
+        ("tollgate_model_decoded_tokens_total", gauges.decoded_tokens()),
+        ("tollgate_model_prefilled_tokens_total", gauges.prefilled_tokens()),
+        ("tollgate_model_cached_tokens_total", gauges.cached_tokens()),
+        ("tollgate_model_memory_bytes", engine.memory().total()),
+    ] {
+        scrape.count(name, &[id], count);
+    }
+    scrape.value("tollgate_model_load_duration_seconds", &[id], model.load_time().as_secs_f64());
+    scrape.count("tollgate_model_info", &[id, model.digest()], 1);
+    scrape.histogram("tollgate_model_step_rows", &[id], &gauges.rows_per_step(), gauges.sampled() as f64);
+}
+
+/// What there is one of: plugin slots, and the config with its generations.
+fn add_process(scrape: &mut Scrape, admin: &Admin) {
+    let slots = admin.pipeline.plugin_host().slots();
+    let reload = admin.reload.get();
+    for (name, count) in [
+        ("tollgate_plugin_slots", u64::from(slots.total())),
+        ("tollgate_plugin_slots_free", many(slots.free())),
+        ("tollgate_generation", admin.pipeline.generation()),
+        ("tollgate_generations_live", many(reload.live_generations)),
+        ("tollgate_quarantined", many(reload.quarantined.len())),
+        ("tollgate_ready", u64::from(admin.pipeline.is_ready())),
+    ] {
+        scrape.count(name, &[], count);
+    }
+    scrape.value("tollgate_reload_duration_seconds", &[], reload.last_build.as_secs_f64());
+    scrape.count("tollgate_reloads_total", &["ok"], reload.reloads);
+    scrape.count("tollgate_reloads_total", &["failed"], reload.failed_reloads);
+}
+
+fn many(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
