@@ -12,3 +12,4 @@ mod reload;
 mod sdk;
 mod shutdown;
 mod support;
+mod traces;

@@ -48,8 +48,8 @@ const PLUGIN: &[&str] = &["tollgate-sdk"];
 /// Crates that know HTTP, and those that know wasmtime or llama.cpp: nobody else may.
 const CONFINED: &[(&str, &[&str])] = &[
     ("axum", &["tollgate-api", "tollgate"]),
-    ("hyper", &["tollgate-server", "tollgate", "tollgate-proof"]),
-    ("rustls", &["tollgate-server", "tollgate-proof"]),
+    ("hyper", &["tollgate-server", "tollgate-telemetry", "tollgate", "tollgate-proof"]),
+    ("rustls", &["tollgate-server", "tollgate-telemetry", "tollgate-proof"]),
     ("wasmtime", &["tollgate-plugins"]),
     ("wasmtime-wasi", &["tollgate-plugins"]),
     ("llama-cpp-2", &["tollgate-backend-llama"]),

@@ -51,7 +51,12 @@ mod tests {
     #[tokio::test]
     async fn an_id_that_is_known_already_stays() {
         let mut request = Request::new(Body::empty());
-        let ids = RequestIds { request_id: Arc::from("abc"), received_at_ms: 1, traceparent: Some("00-ab-cd-01".to_owned()) };
+        let ids = RequestIds {
+            request_id: Arc::from("abc"),
+            received_at_ms: 1,
+            traceparent: Some("00-ab-cd-01".to_owned()),
+            span: tracing::Span::none(),
+        };
         request.extensions_mut().insert(ids);
         assert_eq!(answer(request).await.headers()["x-request-id"], "abc");
     }

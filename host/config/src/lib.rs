@@ -1,7 +1,7 @@
 //! The config directory as plain data.
 //!
 //! ```text
-//! tollgate.toml        Settings: log, shutdown, reload, build, plugin pool
+//! tollgate.toml        Settings: log, shutdown, reload, build, plugin pool, traces
 //! listeners/ID.toml    Listener: address, TLS, dialects, authenticators, limits
 //! models/ID.toml       Model: backend, artifact, scheduling, sampling defaults
 //! plugins/ID.toml      Plugin: component, grants, limits, config
@@ -33,6 +33,7 @@ mod route;
 mod schema;
 mod settings;
 mod source;
+mod telemetry;
 mod text;
 mod validate;
 
@@ -51,4 +52,5 @@ pub use route::{Match, Route, RouteLimits};
 pub use schema::schemas;
 pub use settings::{Build, Log, PluginPool, Reload, Settings, Shutdown};
 pub use source::Source;
+pub use telemetry::{Endpoint, Telemetry};
 pub use text::{Allowed, Id, Malformed, Name, Sha256Hex};

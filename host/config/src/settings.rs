@@ -3,8 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::Telemetry;
+
 /// Settings of the process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The log.
@@ -19,6 +21,8 @@ pub struct Settings {
     pub plugins: PluginPool,
     /// Requests of all listeners together.
     pub requests: Requests,
+    /// Traces.
+    pub telemetry: Telemetry,
 }
 
 /// The log.

@@ -151,6 +151,14 @@ fn what_has_no_effect_or_no_tls_is_refused() {
         ("models/demo.toml", "backend = \"scripted\"\nartifact = \"builtin:demo\"\n", "artifact"),
         ("models/demo.toml", "backend = \"llama\"\nartifact = \"a.gguf\"\n[scripted]\ntoken_us = 1\n", "scripted"),
         ("plugins/auth.toml", "component = \"builtin:auth-keys\"\n[config]\nsince = 2027-01-01\n", "config.since"),
+        ("tollgate.toml", "[telemetry]\nendpoint = \"collector:4318\"\n", "telemetry.endpoint"),
+        ("tollgate.toml", "[telemetry]\nsampling = 1.5\n", "telemetry.sampling"),
+        ("tollgate.toml", "[telemetry]\nqueue = 1\n", "telemetry.queue"),
+        (
+            "tollgate.toml",
+            "[telemetry]\nendpoint = \"http://collector:4318\"\nheaders_file = \"otlp.headers\"\n",
+            "telemetry.headers_file",
+        ),
     ] {
         let problems = refused(&[(name, content)]);
         assert_eq!(problems.0.first().map(|problem| problem.path.as_str()), Some(path), "{problems}");
@@ -165,6 +173,14 @@ fn loopback_may_speak_plain_http_and_port_zero_may_repeat() {
     let config = loaded(&[("listeners/main.toml", listener), ("listeners/second.toml", listener)]);
     assert_eq!(config.listeners.len(), 2);
     assert_eq!(config.listeners["main"].address.len(), 2);
+}
+
+#[test]
+fn traces_go_where_the_settings_say() {
+    let text = "[telemetry]\nendpoint = \"http://[::1]:4318\"\nsampling = 1\nheaders_file = \"otlp.headers\"\n";
+    let telemetry = loaded(&[("tollgate.toml", text)]).settings.telemetry;
+    assert_eq!(telemetry.endpoint.map(|endpoint| endpoint.to_string()).as_deref(), Some("http://[::1]:4318"));
+    assert_eq!((telemetry.sampling, telemetry.queue), (1.0, 4_096));
 }
 
 /// P-U1: a writer that truncates and writes is seen in the middle.

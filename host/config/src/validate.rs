@@ -10,6 +10,7 @@ use crate::model::{Backend, Model};
 use crate::plugin::OnFailure;
 use crate::problem::{Problem, suggest};
 use crate::route::Route;
+use crate::telemetry::Endpoint;
 use crate::text::Id;
 
 /// Every id and alias, to its model's id. Reports names that two models have.
@@ -35,6 +36,7 @@ pub(crate) fn validate(config: &Config, broken: &BTreeSet<Kind>, problems: &mut 
         self::listener(listener, problems);
     }
     addresses(config, problems);
+    telemetry(config, problems);
     for model in config.models.values() {
         self::model(model, problems);
     }
@@ -48,6 +50,17 @@ pub(crate) fn validate(config: &Config, broken: &BTreeSet<Kind>, problems: &mut 
     if config.listeners.is_empty() && !broken.contains(&Kind::Listener) {
         let cure = "add a file, such as the default directory's `listeners/main.toml`";
         problems.push(Problem::new("listeners", None, "", "there is no listener, so nobody could connect", cure));
+    }
+}
+
+/// A collector's key does not go over the network in the clear.
+fn telemetry(config: &Config, problems: &mut Vec<Problem>) {
+    let telemetry = &config.settings.telemetry;
+    let is_open = |endpoint: &Endpoint| !endpoint.is_tls() && !endpoint.is_loopback();
+    if telemetry.headers_file.is_some() && telemetry.endpoint.as_ref().is_some_and(is_open) {
+        let message = "`telemetry.headers_file` would be sent unencrypted over the network";
+        let cure = "use an `https` endpoint, or a collector on loopback";
+        problems.push(Problem::new("tollgate.toml", None, "telemetry.headers_file", message, cure));
     }
 }
 

@@ -8,7 +8,7 @@ use tollgate_plugins::Decision;
 
 use crate::chain::Chain;
 use crate::record::Timings;
-use crate::{Generation, RequestIds, Session};
+use crate::{Generation, RequestIds, Session, trace};
 
 pub(crate) async fn identify(
     generation: Arc<Generation>,
@@ -18,6 +18,7 @@ pub(crate) async fn identify(
     (encoders, bodies): (Arc<Semaphore>, Arc<Shares>),
 ) -> Result<Session, Refusal> {
     let mut timings = Timings::start();
+    let _stage = trace::stage(&ids.span, "identify");
     let Some(listener) = generation.listeners.get(&head.listener) else {
         return Err(Refusal::unavailable("no_policy", "This address takes no requests at present.", 1)
             .detail(format!("generation {} has no listener {}", generation.number, head.listener)));

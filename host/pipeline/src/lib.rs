@@ -12,6 +12,7 @@ mod record;
 mod reply;
 mod stages;
 mod tokens;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +58,8 @@ pub struct RequestIds {
     pub received_at_ms: u64,
     /// W3C trace context, if the client sent one.
     pub traceparent: Option<String>,
+    /// The request's span, for what happens in it to be children of; disabled where nobody traces.
+    pub span: tracing::Span,
 }
 
 /// A request that ended before there was a reply.

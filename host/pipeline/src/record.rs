@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use tollgate_domain::{FinishReason, Flag, Refusal, RefusalKind, Usage};
 use tollgate_models::{Ended, ModelMetrics, Timing};
+use tracing::Span;
+
+use crate::trace;
 
 /// Different flags that a reply's line names.
 const MAX_FLAGS: usize = 64;
@@ -65,6 +68,7 @@ pub(crate) struct Record {
     /// When the model had it; `None` where no model was asked.
     pub(crate) timing: Option<Timing>,
     pub(crate) metrics: Arc<ModelMetrics>,
+    pub(crate) span: Span,
 }
 
 /// How a reply ended.
@@ -93,14 +97,15 @@ impl Record {
         }
     }
 
-    /// Counts what the model did.
+    /// Counts what the model did, and closes the books of the span.
     fn count(&self) {
-        let Some(timing) = self.timing else { return };
         let how = match &self.end {
             None => Ended::Cancelled,
             Some(End::Finished(_)) => Ended::Whole,
             Some(End::Failed(kind, _)) => Ended::Failed(*kind),
         };
+        trace::ended(self, how);
+        let Some(timing) = self.timing else { return };
         self.metrics.ended(how, self.began.elapsed(), self.usage);
         if let Some(waited) = timing.queued() {
             self.metrics.queued(waited);

@@ -6,12 +6,13 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_domain::{Attribute, ChatRequest, Content, Context, Refusal, RefusalKind, Share, Usage};
 use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError, Ticket};
+use tracing::Span;
 
 use crate::chain::Screened;
 use crate::record::{End, Record};
 use crate::reply::{Source, Start, Whole};
 use crate::tokens::OfTokens;
-use crate::{Reply, Route, Session, authorize, tokens};
+use crate::{Reply, Route, Session, authorize, tokens, trace};
 
 /// Bytes and messages of a prompt that is encoded where it is.
 const SHORT_PROMPT: usize = 1_024;
@@ -38,14 +39,17 @@ pub(crate) async fn run(
     tokens::may_be_told(route, &request)?;
 
     // admit
+    let span = trace::chat(&session.ids.span, &request, model.id(), is_stream);
+    let stage = trace::stage(&span, "admit");
     let permit = admit(route)?;
     let ticket = model.engine().reserve(&principal.tenant).map_err(|error| submit_refusal(&error))?;
     session.chain.settle(route, &principal.tenant)?;
 
     let deadline = Instant::now() + model.deadline();
     let mut ctx = context(&session, route, &model, dialect, is_stream);
-    let mut record = record(&session, route, &model);
+    let mut record = record(&session, route, &model, span);
     session.timings.lap("admit");
+    drop(stage);
 
     // compose, screen, generate
     let source = prepare(&mut session, route, &model, &mut ctx, &mut record, (request, ticket, deadline)).await.inspect_err(
@@ -74,14 +78,19 @@ async fn prepare(
     (mut request, ticket, deadline): (ChatRequest, Ticket, Instant),
 ) -> Result<Source, Refusal> {
     let of_tokens = OfTokens::take(&mut request);
+    let stage = trace::stage(&record.span, "compose");
     let request = session.chain.compose(route, ctx, request).await?;
     session.timings.lap("compose");
+    drop(stage);
+    let stage = trace::stage(&record.span, "screen");
     let screened = session.chain.filter_prompt(route, ctx, request, |flags| record.flag(flags)).await?;
     session.timings.lap("screen");
+    drop(stage);
     let mut request = match screened {
         Screened::Answer(text) => return Ok(Source::Fixed(Some(text))),
         Screened::Request(request) => *request,
     };
+    let _stage = trace::stage(&record.span, "encode");
     let constraint = session.chain.constraint(route, ctx).await?;
     request.format = one_format(request.format, constraint, &route.id)?;
     if request.format.is_some() {
@@ -140,7 +149,7 @@ fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn record(session: &Session, route: &Route, model: &Lease) -> Record {
+fn record(session: &Session, route: &Route, model: &Lease, span: Span) -> Record {
     Record {
         request_id: session.ids.request_id.to_string(),
         tenant: session.principal.tenant.clone(),
@@ -154,6 +163,7 @@ fn record(session: &Session, route: &Route, model: &Lease) -> Record {
         end: None,
         timing: None,
         metrics: Arc::clone(model.metrics()),
+        span,
     }
 }
 

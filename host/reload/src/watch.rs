@@ -74,6 +74,9 @@ pub(crate) fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
     if started.settings.shutdown != now.settings.shutdown {
         fields.push("tollgate.toml: [shutdown]".to_owned());
     }
+    if started.settings.telemetry != now.settings.telemetry {
+        fields.push("tollgate.toml: [telemetry]".to_owned());
+    }
     for id in started.listeners.keys().chain(now.listeners.keys()).collect::<BTreeSet<_>>() {
         match (started.listeners.get(id), now.listeners.get(id)) {
             (Some(old), Some(new)) => {

@@ -11,9 +11,9 @@ pub fn request_id() -> String {
 /// `traceparent` of W3C Trace Context, level 1: which trace a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    trace: u128,
-    parent: u64,
-    sampled: bool,
+    pub(crate) trace: u128,
+    pub(crate) parent: u64,
+    pub(crate) sampled: bool,
 }
 
 impl TraceContext {

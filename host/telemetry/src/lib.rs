@@ -1,4 +1,4 @@
-//! Logs as JSON lines on standard error, metrics for Prometheus, request ids, and trace context.
+//! Logs as JSON lines on standard error, metrics for Prometheus, traces for OpenTelemetry, request ids, and trace context.
 //!
 //! It sets up the `tracing` and `metrics` facades that everyone else writes to; nobody but the binary needs this crate.
 
@@ -6,7 +6,9 @@ mod ids;
 mod log;
 mod process;
 mod prometheus;
+mod traces;
 
 pub use ids::{TraceContext, request_id};
 pub use log::{LevelHandle, LogError, init};
 pub use prometheus::{FAMILIES, Family, Installed, Kind, Metrics, Scrape};
+pub use traces::{RequestTrace, Tracer, Traces, TracesError};

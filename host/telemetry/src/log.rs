@@ -1,9 +1,12 @@
-//! JSON lines on standard error: time, level, target, message, fields.
+//! JSON lines on standard error: time, level, target, message, fields. And where spans go, if anywhere.
 
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::reload::{Handle, Layer};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+use crate::Traces;
 
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -37,15 +40,20 @@ impl LevelHandle {
     }
 }
 
-/// Sets up the process's log at `level`.
+/// Sets up the process's log at `level`. Events become lines, spans become traces if there are any.
 ///
 /// # Errors
 /// The level is malformed, or there is a log already.
-pub fn init(level: &str) -> Result<LevelHandle, LogError> {
-    let (filter, handle) = Layer::new(parse(level)?);
+pub fn init(level: &str, traces: Option<&Traces>) -> Result<LevelHandle, LogError> {
+    let (filter, handle) = reload::Layer::new(parse(level)?);
+    let events = filter_fn(|metadata| metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
     let lines =
         fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| LogError::Twice)?;
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter.and(events)))
+        .with(traces.map(Traces::layer))
+        .try_init()
+        .map_err(|_| LogError::Twice)?;
     Ok(LevelHandle(handle))
 }
 

@@ -16,7 +16,7 @@ use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
 use tollgate_reload::{Assembler, Components, OnKeys, Quarantined, Reloader};
 use tollgate_server::{Drain, Drained, Ending, LocalCa, Signals, serve};
 use tollgate_store::{Holder, KeyStore};
-use tollgate_telemetry::Metrics;
+use tollgate_telemetry::{Metrics, Tracer, Traces};
 
 use crate::admin::server::{Admin, Listening};
 use crate::builtin;
@@ -35,6 +35,8 @@ const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "20000");
 /// How long everything may take beyond the grace period (P-U6), and how long the last step of a model may take in any case.
 const AFTER_GRACE: Duration = Duration::from_secs(5);
 const LAST_STEP: Duration = Duration::from_millis(500);
+/// How long the last spans may take to be sent after a drain.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 pub(crate) fn main(arguments: &Serve) -> anyhow::Result<ExitCode> {
     if std::env::var_os(SPIN.0).is_none() && std::env::var_os("OMP_WAIT_POLICY").is_none() {
@@ -56,8 +58,9 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     }
     let config = load(&arguments.config)?;
     let seen = tollgate_reload::fingerprint(&config);
-    let _level = tollgate_telemetry::init(&config.settings.log.level)?;
     let metrics = Metrics::install()?;
+    let traces = Traces::new(&config.settings.telemetry, &config.dir)?;
+    let _level = tollgate_telemetry::init(&config.settings.log.level, traces.as_ref())?;
     let signals = Signals::install().context("signal handlers")?;
     open_files::raise(&config);
     let data = Data::open(&arguments.data)?;
@@ -87,7 +90,9 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
 
     let whole = Arc::new(OnceLock::new());
     let source = metrics_of(Arc::clone(&whole));
-    let listeners = bound.into_iter().map(|bound| open(bound, &config, &pipeline, &source, &drain)).collect::<Vec<_>>();
+    let tracer = traces.as_ref().map(Traces::tracer).unwrap_or_default();
+    let opened = bound.into_iter().map(|bound| open(bound, &config, &pipeline, (&source, &tracer), &drain));
+    let listeners = opened.collect::<Vec<_>>();
     let urls = listeners.iter().flat_map(|listener| listener.urls.clone()).collect::<Vec<_>>();
     let admin = Admin { pipeline: pipeline.clone(), reload, trigger: trigger.clone(), keys, listeners, metrics, started };
     // It is set here alone.
@@ -103,8 +108,10 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         end = Instant::now() + grace + AFTER_GRACE;
     };
     let ending = signals.supervise(&drain, grace, || trigger.poke(), on_stop).await;
-    let left = if ending == Ending::Forced { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
-    stop_models(running, left.max(LAST_STEP)).await;
+    let is_forced = ending == Ending::Forced;
+    let left = || if is_forced { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+    stop_models(running, left().max(LAST_STEP)).await;
+    send_traces(traces, left().clamp(LAST_STEP, LAST_SPANS)).await;
     Ok(exit_code(&ending))
 }
 
@@ -147,14 +154,20 @@ fn metrics_of(whole: Arc<OnceLock<Admin>>) -> MetricsSource {
 }
 
 /// Begins to serve a listener. Metrics are only on those that nobody but this machine reaches (P-E9).
-fn open(bound: Bound, config: &Config, pipeline: &Pipeline, source: &MetricsSource, drain: &Drain) -> Listening {
+fn open(
+    bound: Bound,
+    config: &Config,
+    pipeline: &Pipeline,
+    (source, tracer): (&MetricsSource, &Tracer),
+    drain: &Drain,
+) -> Listening {
     let spec = config.listeners.values().find(|listener| listener.id.as_str() == bound.id);
     let dialects = spec.map(|spec| spec.dialects.iter().map(|dialect| dialect.as_str()).collect()).unwrap_or_default();
     let is_local = bound.trusted.is_empty() && bound.listener.local_addresses().iter().all(|address| address.ip().is_loopback());
     let metrics = is_local.then(|| source.clone());
     let certificate = bound.listener.certificate().cloned();
     let state = ApiState { pipeline: pipeline.clone(), dialects, metrics, body_failure };
-    let front = Front { router: tollgate_api::router(state), trusted: bound.trusted.into() };
+    let front = Front { router: tollgate_api::router(state), trusted: bound.trusted.into(), tracer: tracer.clone() };
     let gauges = serve(bound.listener, front, edge_error, drain);
     Listening { id: bound.id, urls: bound.urls, gauges, certificate }
 }
@@ -178,6 +191,13 @@ async fn stop_models(running: Running, patience: Duration) {
     if tokio::time::timeout(patience, stopped).await.is_err() {
         tracing::warn!("a model has not ended its last step; the process ends all the same");
     }
+}
+
+/// What waits is sent, as far as there is time for it.
+async fn send_traces(traces: Option<Traces>, patience: Duration) {
+    let Some(traces) = traces else { return };
+    // It ends at its deadline by itself; if it cannot, there is nothing more to do.
+    let _ = tokio::task::spawn_blocking(move || traces.finish(Instant::now() + patience)).await;
 }
 
 fn exit_code(ending: &Ending) -> ExitCode {

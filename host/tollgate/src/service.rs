@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tollgate_api::{BodyFailure, ClientInfo};
 use tollgate_pipeline::RequestIds;
 use tollgate_server::{BodyError, Cidr, ConnectionInfo, EdgeError, RequestBody, client_ip};
-use tollgate_telemetry::{TraceContext, request_id};
+use tollgate_telemetry::{Tracer, request_id};
 use tower_service::Service;
 
 use crate::credentials::now_ms;
@@ -22,6 +22,7 @@ use crate::credentials::now_ms;
 pub(crate) struct Front {
     pub(crate) router: Router,
     pub(crate) trusted: Arc<[Cidr]>,
+    pub(crate) tracer: Tracer,
 }
 
 impl Service<Request<RequestBody>> for Front {
@@ -34,24 +35,25 @@ impl Service<Request<RequestBody>> for Front {
     }
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        let mut scheme = "http";
         if let Some(connection) = request.extensions().get::<ConnectionInfo>() {
             let ip = client_ip(connection.peer.ip(), request.headers(), &self.trusted);
             let listener = Arc::clone(&connection.listener);
-            let scheme = if connection.tls.is_some() { "https" } else { "http" };
+            scheme = if connection.tls.is_some() { "https" } else { "http" };
             request.extensions_mut().insert(ClientInfo { ip, listener, scheme });
         }
-        let ids =
-            RequestIds { request_id: request_id().into(), received_at_ms: now_ms(), traceparent: trace_of(request.headers()) };
-        request.extensions_mut().insert(ids);
+        let request_id = request_id();
+        // The client's trace with a span of our own, or a new trace.
+        let client = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        let trace = self.tracer.begin(client, &request_id, scheme);
+        request.extensions_mut().insert(RequestIds {
+            request_id: request_id.into(),
+            received_at_ms: now_ms(),
+            traceparent: trace.traceparent,
+            span: trace.span,
+        });
         self.router.call(request)
     }
-}
-
-/// The client's trace with a span of our own, or a new trace.
-fn trace_of(headers: &HeaderMap) -> Option<String> {
-    let client = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(TraceContext::parse);
-    let ours = client.map_or_else(TraceContext::begin, TraceContext::child);
-    ours.ok().map(|trace| trace.to_string())
 }
 
 /// What an error of the server's request body means to a dialect.

@@ -1,5 +1,5 @@
 //! The access log: one line per request, written when its answer's body is over or its client has gone; with it the request is
-//! counted.
+//! counted, and its span ends.
 //!
 //! Handlers note what they learn in the [`Access`] among the request's extensions. The line holds no prompt, no reply, no key
 //! and no path as the client wrote it.
@@ -128,6 +128,31 @@ struct Line {
     is_whole: bool,
 }
 
+impl Line {
+    /// By OpenTelemetry's conventions for HTTP servers.
+    fn end_span(&self, route: Option<&'static str>, refusal: Option<&'static str>) {
+        let Some(span) = self.ids.as_ref().map(|ids| &ids.span).filter(|span| !span.is_disabled()) else { return };
+        // A span is not named by a word of the client's.
+        let method = if self.counted_as == "_OTHER" { "HTTP" } else { self.counted_as };
+        span.record("otel.name", route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}")));
+        span.record("http.request.method", self.counted_as);
+        if let Some(route) = route {
+            span.record("http.route", route);
+        }
+        match self.status {
+            Some(status) => span.record("http.response.status_code", i64::from(status)),
+            None => span.record("error.type", "cancelled"),
+        };
+        if let Some(kind) = refusal {
+            span.record("error.type", kind);
+        }
+        // What a client did wrong is no error of the server.
+        if self.status.is_some_and(|status| status >= 500) {
+            span.record("otel.status_code", "error");
+        }
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         let notes = self.access.notes();
@@ -138,6 +163,7 @@ impl Drop for Line {
             scheme: self.scheme,
         };
         metrics::request(labels, self.began.elapsed(), notes.kind);
+        self.end_span(notes.path, notes.kind);
         tracing::info!(
             target: "access",
             request_id = self.ids.as_ref().map(|ids| &*ids.request_id),

@@ -35,5 +35,6 @@ fn fresh() -> RequestIds {
         request_id: Arc::from(Uuid::now_v7().to_string()),
         received_at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         traceparent: None,
+        span: tracing::Span::none(),
     }
 }

@@ -14,6 +14,7 @@ use crate::listener::Addresses;
 use crate::network::Network;
 use crate::problem::{Position, Problem, shown, suggest};
 use crate::source::Source;
+use crate::telemetry::Endpoint;
 use crate::text::{Allowed, Id, Malformed, Name, Sha256Hex};
 
 /// Problems of one file that are worth reading.
@@ -236,6 +237,7 @@ fn malformed(format: &str, text: &str) -> Option<Malformed> {
         Network::FORMAT => text.parse::<Network>().err(),
         Source::FORMAT => text.parse::<Source>().err(),
         Timestamp::FORMAT => text.parse::<Timestamp>().err(),
+        Endpoint::FORMAT => text.parse::<Endpoint>().err(),
         Addresses::FORMAT => text.parse::<std::net::SocketAddr>().err().map(|_| Malformed {
             what: "an IP address with a port",
             cure: "write one, such as `127.0.0.1:8443` or `[::1]:8443`; host names are not resolved",

@@ -180,6 +180,12 @@ pub static FAMILIES: &[Family] = &[
     gauge("tollgate_reload_duration_seconds", &[], "How long the last build of a generation took."),
     gauge("tollgate_quarantined", &[], "Things in the configuration that failed and do not serve."),
     gauge("tollgate_ready", &[], "1 while requests are taken."),
+    // Traces.
+    counter(
+        "tollgate_trace_spans_total",
+        &["outcome"],
+        "Spans that were exported, that failed to be, or that were dropped at a full queue.",
+    ),
     // The process, by Prometheus' own names.
     counter("process_cpu_seconds_total", &[], "CPU time, in seconds."),
     gauge("process_resident_memory_bytes", &[], "Resident memory."),
