@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
 use crate::Client;
@@ -92,6 +93,16 @@ impl Place {
         self.write(&format!("plugins/{id}.toml"), &format!("component = {:?}\n{rest}", file.display().to_string()));
     }
 
+    /// A service manager: the gateways that start here from now on tell it how they are.
+    #[must_use]
+    pub fn manager(&self) -> UnixDatagram {
+        UnixDatagram::bind(self.manager_socket()).unwrap()
+    }
+
+    fn manager_socket(&self) -> PathBuf {
+        self.root.path().join("notify")
+    }
+
     /// Starts a gateway here.
     pub async fn start(&self) -> Gateway {
         self.start_under(&[]).await
@@ -125,6 +136,9 @@ impl Place {
                 command
             }
         };
+        if self.manager_socket().exists() {
+            command.env("NOTIFY_SOCKET", self.manager_socket());
+        }
         let mut child = command
             .args(["serve", "--config"])
             .arg(self.config())

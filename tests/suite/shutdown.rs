@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixDatagram};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tollgate_tests::{Gateway, Place};
 
-use crate::support::{LONG, Stream, port, until};
+use crate::support::{DEADLINE, LONG, Stream, port, until};
 
 /// A model with a token every 10 ms, and so long to finish as `grace_s` says.
 fn place(grace_s: u32) -> Place {
@@ -65,6 +65,24 @@ async fn a_second_interrupt_ends_at_once() {
     stream.next().await.expect("the stream goes on while the gateway drains");
     gateway.signal("INT");
     assert_eq!(gateway.ended().await.code(), Some(130));
+}
+
+/// The next thing that a service manager is told.
+async fn told(manager: &UnixDatagram) -> String {
+    let mut buffer = [0; 512];
+    let length = timeout(DEADLINE, manager.recv(&mut buffer)).await.expect("it is told in time").unwrap();
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_hears_of_the_start_and_of_the_end() {
+    let place = place(30);
+    let manager = place.manager();
+    let mut gateway = place.start().await;
+    assert_eq!(told(&manager).await, format!("READY=1\nSTATUS=serving {}", gateway.url));
+    gateway.signal("TERM");
+    assert!(told(&manager).await.starts_with("STOPPING=1\n"));
+    assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
 /// SplitMix64, so that a storm that failed can be had again.

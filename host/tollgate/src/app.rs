@@ -1,7 +1,7 @@
 //! The composition root: from a config directory to a running gateway, in the order in which things start.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use crate::cli::Serve;
 use crate::credentials::StoredKeys;
 use crate::data::{Data, write_default_config};
 use crate::listen::{self, Bound};
+use crate::notify::Manager;
 use crate::observe;
 use crate::open_files;
 use crate::service::{Front, body_failure, edge_error};
@@ -63,6 +64,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let _level = tollgate_telemetry::init(&config.settings.log.level, traces.as_ref())?;
     let signals = Signals::install().context("signal handlers")?;
     open_files::raise(&config);
+    let manager = Manager::from_environment();
     let data = Data::open(&arguments.data)?;
     let drain = Drain::new();
 
@@ -101,8 +103,10 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
 
     pipeline.set_ready(true);
     ready(&urls, &data, &local, started);
+    manager.ready(&urls);
     let mut end = Instant::now();
     let on_stop = || {
+        manager.stopping();
         pipeline.set_ready(false);
         stop.cancel();
         end = Instant::now() + grace + AFTER_GRACE;
@@ -137,7 +141,9 @@ fn assembler(config: &Config, data: &Data, host: PluginHost) -> anyhow::Result<A
     let build = &config.settings.build;
     let limits = BuildLimits { memory_bytes: u64::from(build.memory_mib) << 20, time_s: u64::from(build.time_s) };
     let key = MacKey::new(data.secret("cache")?);
-    let builder = Builder::new(std::env::current_exe()?, "__build-plugin", data.cache(), key, limits)?;
+    // Not by its path: an upgrade may have put another version there, which compiles for another gateway.
+    let program = PathBuf::from("/proc/self/exe");
+    let builder = Builder::new(program, "__build-plugin", data.cache(), key, limits)?;
     let components = Components { builtin: builtin::PLUGINS, directory: data.builtin() };
     let library = Library { builtin: builtin::MODELS, directory: data.builtin(), config: config.dir.clone() };
     Ok(Assembler::new(host, builder, components, library, data.secret("server")?))

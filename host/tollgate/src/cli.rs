@@ -1,8 +1,9 @@
 //! The command line.
 
+use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// An edge inference gateway: TLS, in-process models, policy as WASM components.
 #[derive(Debug, Parser)]
@@ -19,7 +20,7 @@ pub(crate) enum Command {
     /// Check a config directory and say everything that is wrong with it.
     Check {
         /// The config directory.
-        #[arg(long, default_value = "config")]
+        #[arg(long, env = "TOLLGATE_CONFIG", default_value = "config")]
         config: PathBuf,
     },
     /// Write JSON schemas of the config files, for editors.
@@ -27,6 +28,11 @@ pub(crate) enum Command {
         /// The directory to write into.
         #[arg(long, default_value = "schemas")]
         out: PathBuf,
+    },
+    /// Write completions for a shell to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
     },
     /// How the running gateway is: generation, quarantine, connections.
     Status(Ask),
@@ -62,10 +68,10 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// The config directory.
-    #[arg(long, default_value = "config")]
+    #[arg(long, env = "TOLLGATE_CONFIG", default_value = "config")]
     pub(crate) config: PathBuf,
     /// Where the gateway keeps what it makes: certificates, keys, compiled plugins.
-    #[arg(long, default_value = "data")]
+    #[arg(long, env = "TOLLGATE_DATA", default_value = "data")]
     pub(crate) data: PathBuf,
 }
 
@@ -73,7 +79,7 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 pub(crate) struct Ask {
     /// The running gateway's data directory.
-    #[arg(long, default_value = "data")]
+    #[arg(long, env = "TOLLGATE_DATA", default_value = "data")]
     pub(crate) data: PathBuf,
     /// Answer as JSON.
     #[arg(long)]
@@ -93,7 +99,7 @@ pub(crate) struct AddKey {
     /// The key's id, and the name of its file.
     pub(crate) id: String,
     /// The config directory.
-    #[arg(long, default_value = "config")]
+    #[arg(long, env = "TOLLGATE_CONFIG", default_value = "config")]
     pub(crate) config: PathBuf,
     /// Whose it is.
     #[arg(long, default_value = "default")]
@@ -107,4 +113,11 @@ pub(crate) struct AddKey {
     /// When it ends: RFC 3339, e.g. 2027-01-31T00:00:00Z.
     #[arg(long)]
     pub(crate) expires: Option<String>,
+}
+
+/// Writes what `shell` has to know to complete a command line.
+pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "tollgate", &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
 }

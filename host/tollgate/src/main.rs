@@ -10,6 +10,7 @@ mod credentials;
 mod data;
 mod keys;
 mod listen;
+mod notify;
 mod observe;
 mod open_files;
 mod service;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         },
         Command::Check { config } => checks::check(&config),
         Command::Schemas { out } => done(checks::write_schemas(&out)),
+        Command::Completions { shell } => done(cli::completions(shell)),
         Command::Status(ask) => done(admin::client::show(&ask, "status")),
         Command::Plugins(ask) => done(admin::client::show(&ask, "plugins")),
         Command::Models(ask) => done(admin::client::show(&ask, "models")),
