@@ -11,8 +11,10 @@ DATA ?= data
 # Debian's names of what the build needs: llama.cpp and aws-lc by cmake and a C++ compiler, bindgen by libclang.
 PACKAGES := cmake g++ libclang-dev
 WASM := wasm32-unknown-unknown
+# What packages are for: processors like this machine's, or x86-64-v2, x86-64-v3, x86-64-v4 (a build of their own).
+LEVEL ?= native
 
-.PHONY: help setup plugins build run test verify bench check sdk-clients clean
+.PHONY: help setup plugins build run test verify bench check sdk-clients dist dist-check clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s $$'\t'
@@ -47,6 +49,14 @@ bench: build ## Measure against real peers, or ROW="decode added-5" of it, and w
 
 check: plugins ## Check form, lints, docs, dependencies and the repository's own rules
 	@scripts/check
+
+dist: $(if $(filter native,$(LEVEL)),build,plugins) ## Package for LEVEL (native, x86-64-v2, -v3, -v4) into target/dist
+	@scripts/setup binutils dpkg-dev
+	@scripts/dist $(LEVEL)
+
+dist-check: dist ## Unpack what `make dist` made, and take it through a first request
+	@scripts/setup curl
+	@scripts/dist-check $(LEVEL)
 
 clean: ## Remove what was built
 	@$(CARGO) clean

@@ -17,7 +17,7 @@ const PROBE: &str = "probe";
 /// Builds every plugin crate into `target/plugins/NAME.wasm`.
 pub(crate) fn build_all() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-    let crates = find_crates(root)?;
+    let crates = find_crates(root, &FOLDERS)?;
     let mut cargo = cargo()?;
     cargo.current_dir(root).args(["build", "--profile", "plugin", "--target", TARGET]);
     for (package, _) in &crates {
@@ -55,11 +55,11 @@ fn write_if_changed(out: &Path, name: &str, component: &[u8]) -> anyhow::Result<
     Ok(())
 }
 
-/// Package names and folder names of the plugin crates, sorted.
-fn find_crates(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
+/// Package names and folder names of the plugin crates below `folders`, sorted.
+pub(crate) fn find_crates(root: &Path, folders: &[&str]) -> anyhow::Result<Vec<(String, String)>> {
     let mut found = Vec::new();
-    for folder in FOLDERS {
-        for entry in std::fs::read_dir(root.join(folder)).with_context(|| folder.to_owned())? {
+    for folder in folders {
+        for entry in std::fs::read_dir(root.join(folder)).with_context(|| (*folder).to_owned())? {
             let manifest = entry?.path().join("Cargo.toml");
             let Ok(text) = std::fs::read_to_string(&manifest) else { continue };
             let table: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
