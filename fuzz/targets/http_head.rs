@@ -4,12 +4,17 @@
 
 #[path = "../../host/server/src/error.rs"]
 mod error;
-#[path = "../../host/server/src/framing.rs"]
-mod framing;
+mod framing {
+    #[path = "../../../host/server/src/framing/chunked.rs"]
+    pub(crate) mod chunked;
+    #[path = "../../../host/server/src/framing/head.rs"]
+    pub(crate) mod head;
+}
 #[path = "../../host/server/src/limits.rs"]
 mod limits;
 
-use framing::{Chunked, HeadLimits, HeadScanner, check};
+use framing::chunked::Chunked;
+use framing::head::{HeadLimits, HeadScanner, check};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let limits = HeadLimits::from(&limits::Limits::default());

@@ -336,7 +336,7 @@ impl ReplyChain {
     /// Goes on without a filter that failed, if that is allowed and nothing of the reply is lost by it; returns what it held.
     fn skip_filter(&mut self, at: usize, kill: &Kill) -> Result<Vec<Piece>, Refusal> {
         let Filter { instance, held } = self.filters.remove(at);
-        let held = held.into_pieces().ok_or_else(|| failed(kill))?;
+        let held = held.into_pieces().ok_or_else(|| failed(instance.plugin(), kill))?;
         skip_or_refuse(instance.plugin(), kill)?;
         if let Formatter::Filter(format) = self.format {
             self.format = match format.cmp(&at) {
