@@ -95,10 +95,10 @@ async fn a_bias_bans_and_favours() {
     let gateway = place.start().await;
     let say = async |more: Value| gateway.client.chat("scripted", "say xyz", more).await;
     // The scripted model's first 256 tokens are the bytes; off its script it ends.
-    let banned = say(json!({ "logit_bias": { "120": -100, "113": 60 }, "temperature": 0 })).await;
+    let banned = say(json!({ "logit_bias": { "120": -100, "113": 15 }, "temperature": 0 })).await;
     assert_eq!(banned.content(), "q");
     // What is told is what the model held, not what came of it.
-    let more = json!({ "logit_bias": { "120": -100, "113": 60 }, "temperature": 0, "logprobs": true, "top_logprobs": 1 });
+    let more = json!({ "logit_bias": { "120": -100, "113": 15 }, "temperature": 0, "logprobs": true, "top_logprobs": 1 });
     let choice = say(more).await.json()["choices"][0].clone();
     let first = &choice["logprobs"]["content"][0];
     assert_eq!((&first["token"], &first["top_logprobs"][0]["token"]), (&json!("q"), &json!("x")));
@@ -122,8 +122,8 @@ async fn where_replies_are_rewritten_nothing_is_told() {
     place.write("plugins/template-jinja.toml", "component = \"builtin:template-jinja\"\n");
     place.write("models/second.toml", "backend = \"scripted\"\n");
     place.write("models/third.toml", "backend = \"scripted\"\n");
-    place.write("routes/second.toml", "plugins = [\"format-decision\"]\n[match]\nmodels = [\"second\"]\n");
-    place.write("routes/third.toml", "plugins = [\"template-jinja\"]\n[match]\nmodels = [\"third\"]\n");
+    place.write("routes/second.toml", "plugins = [\"format-decision\"]\n[match]\nmodel = \"second\"\n");
+    place.write("routes/third.toml", "plugins = [\"template-jinja\"]\n[match]\nmodel = \"third\"\n");
     place.write("routes/chat.toml", "plugins = [\"filter-pii\"]\n");
     let gateway = place.start().await;
     for (model, what) in [("scripted", "filter replies"), ("second", "format replies")] {

@@ -41,7 +41,7 @@ impl Scheduler {
         }
     }
 
-    /// The next in turn has fewer sequences than its share, and others have more than theirs: the youngest of those go back to the
+    /// The next in turn has fewer sequences than its share and is well behind others, who have more than theirs: the youngest of those go back to the
     /// queue, if that is enough for it to get in (P-L5). Returns whether it is.
     fn make_way(&mut self) -> bool {
         let Some(next) = self.queue.peek() else { return false };
@@ -53,8 +53,6 @@ impl Scheduler {
         if held.get(&*next.tenant).is_some_and(|held| *held >= share(&next.tenant)) {
             return false;
         }
-        // Who gives way comes later in turn: it does not get back in before the one it gave way to.
-        let turn = |sequence: &Sequence| (self.queue.pass(&sequence.tenant), Arc::clone(&sequence.tenant));
         let mut youngest = (0..self.running.len()).collect::<Vec<_>>();
         youngest.sort_unstable_by_key(|index| Reverse(self.running.get(*index).map(|sequence| sequence.arrived)));
         let mut cells = self.reserved().saturating_add(next.tokens.len()).saturating_add(next.headroom());
@@ -65,8 +63,9 @@ impl Scheduler {
             }
             let Some(sequence) = self.running.get(index) else { continue };
             let Some(held) = held.get_mut(&*sequence.tenant).filter(|held| **held > share(&sequence.tenant)) else { continue };
-            // Who has given way before catches up first: nobody is sent back again and again.
-            if turn(sequence) > turn(next) && !sequence.is_catching_up() {
+            // Who gives way comes later in turn, so that it does not get back in before the one it gave way to. Who has given way
+            // before catches up first: nobody is sent back again and again.
+            if self.queue.is_far_behind(&next.tenant, &sequence.tenant) && !sequence.is_catching_up() {
                 *held -= 1;
                 cells = cells.saturating_sub(sequence.cells());
                 leaving.push(index);

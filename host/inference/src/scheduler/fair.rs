@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 /// Pass per row at weight 1.
 const SCALE: u64 = 1_000_000;
+/// Rows that a tenant may be behind another before others give way to it: replies that end by themselves let it in sooner.
+const PATIENCE_ROWS: u64 = 32;
 
 /// A queue of `T` by tenant.
 #[derive(Debug)]
@@ -96,6 +98,12 @@ impl<T> FairQueue<T> {
     /// A tenant's pass; the lower, the sooner.
     pub(super) fn pass(&self, tenant: &str) -> u64 {
         self.tenants.get(tenant).map_or(self.now, |entry| entry.pass)
+    }
+
+    /// Whether `tenant` has got so much less than `other` that turns alone do not make up for it soon.
+    pub(super) fn is_far_behind(&self, tenant: &str, other: &str) -> bool {
+        let weight = self.tenants.get(tenant).map_or(1, |entry| u64::from(entry.weight.max(1)));
+        self.pass(other).saturating_sub(self.pass(tenant)) > PATIENCE_ROWS * SCALE / weight
     }
 
     /// A tenant's part of so many seats, by weight among those who wait or are active now; at least one.
