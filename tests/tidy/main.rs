@@ -32,16 +32,17 @@ const TABLE: &[(&str, &[&str])] = &[
             "tollgate-backend-scripted",
         ],
     ),
-    ("tollgate-plugins", &["tollgate-domain", "tollgate-config"]),
+    ("tollgate-plugins", &["tollgate-domain", "tollgate-config", "tollgate-cases"]),
     ("tollgate-store", &["tollgate-domain", "tollgate-config"]),
     ("tollgate-pipeline", &["tollgate-domain", "tollgate-plugins", "tollgate-models", "tollgate-store"]),
     ("tollgate-api", &["tollgate-domain", "tollgate-pipeline", "tollgate-models"]),
     ("tollgate-server", &["tollgate-config"]),
     ("tollgate-reload", &["tollgate-config", "tollgate-plugins", "tollgate-models", "tollgate-pipeline"]),
     ("tollgate", &["*"]),
-    ("tollgate-sdk", &[]),
+    ("tollgate-cases", &[]),
+    ("tollgate-sdk", &["tollgate-cases"]),
     ("tollgate-proof", &["tollgate-domain", "tollgate-plugins", "tollgate-plugin-filter-pii"]),
-    ("xtask", &[]),
+    ("xtask", &["tollgate-cases"]),
 ];
 /// What a plugin may depend on, wherever it lies.
 const PLUGIN: &[&str] = &["tollgate-sdk"];

@@ -119,3 +119,8 @@ fn the_config_is_strict() {
     let none: Config = serde_json::from_str(r#"{"accept":[]}"#).expect("well-formed");
     assert!(AuthKeys::new(none).expect_err("no place is no way in").contains("x-api-key"));
 }
+
+#[test]
+fn golden_cases() {
+    tollgate_sdk::cases::check::<AuthKeys>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+}

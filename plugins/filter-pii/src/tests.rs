@@ -179,3 +179,8 @@ fn the_longest_domain_may_end_a_sentence() {
         assert_eq!(text, format!("[EMAIL_1]{end}"));
     }
 }
+
+#[test]
+fn golden_cases() {
+    tollgate_sdk::cases::check::<FilterPii>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+}

@@ -140,6 +140,11 @@ mod tests {
     }
 
     #[test]
+    fn golden_cases() {
+        tollgate_sdk::cases::check::<FormatDecision>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+
+    #[test]
     fn the_config_takes_no_key() {
         assert!(serde_json::from_str::<Config>("{}").is_ok());
         assert!(serde_json::from_str::<Config>(r#"{"x":1}"#).is_err());

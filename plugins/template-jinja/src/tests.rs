@@ -182,3 +182,8 @@ fn a_broken_config_says_where() {
     }
     assert!(serde_json::from_str::<Config>(r#"{"sytem":"x"}"#).is_err());
 }
+
+#[test]
+fn golden_cases() {
+    tollgate_sdk::cases::check::<TemplateJinja>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+}

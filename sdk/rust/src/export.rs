@@ -124,6 +124,11 @@ macro_rules! export {
             }
         };
 
+        #[cfg(not(target_arch = "wasm32"))]
+        impl $crate::cases::Hooks for $plugin {
+            $($crate::export!(@case $hook);)+
+        }
+
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the contract's exports are symbols")]
         const _: () = {
@@ -155,4 +160,44 @@ macro_rules! export {
         $crate::bindings::filter_reply::export_filter_reply!($ty with_types_in $crate::bindings::filter_reply);
     };
     (@hook format $ty:ident) => { $crate::bindings::format::export_format!($ty with_types_in $crate::bindings::format); };
+    (@case authenticate) => {
+        fn call_authenticate(&self, head: $crate::RequestHead) -> ::std::option::Option<$crate::Decision> {
+            ::std::option::Option::Some($crate::Authenticate::authenticate(self, head))
+        }
+    };
+    (@case compose) => {
+        fn call_compose(
+            &self,
+            ctx: $crate::Context,
+            request: $crate::ChatRequest,
+        ) -> ::std::option::Option<::std::result::Result<$crate::ChatRequest, $crate::Refusal>> {
+            ::std::option::Option::Some($crate::Compose::compose(self, ctx, request))
+        }
+    };
+    (@case filter_prompt) => {
+        fn call_filter_prompt(&self, ctx: $crate::Context, request: $crate::ChatRequest) -> ::std::option::Option<$crate::Outcome> {
+            ::std::option::Option::Some($crate::FilterPrompt::filter_prompt(self, ctx, request))
+        }
+    };
+    (@case filter_reply) => {
+        fn call_filter_reply(
+            plugin: &::std::rc::Rc<Self>,
+            ctx: $crate::Context,
+            choice: u32,
+        ) -> ::std::option::Option<::std::boxed::Box<dyn $crate::cases::Stream>> {
+            ::std::option::Option::Some($crate::cases::begin(plugin, ctx, choice))
+        }
+    };
+    (@case format) => {
+        fn call_constraint(&self, ctx: $crate::Context) -> ::std::option::Option<::std::option::Option<$crate::JsonSchema>> {
+            ::std::option::Option::Some($crate::Format::constraint(self, ctx))
+        }
+        fn call_format(
+            &self,
+            ctx: $crate::Context,
+            reply: ::std::string::String,
+        ) -> ::std::option::Option<::std::result::Result<$crate::Content, $crate::Refusal>> {
+            ::std::option::Option::Some($crate::Format::format(self, ctx, reply))
+        }
+    };
 }

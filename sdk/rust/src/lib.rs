@@ -37,8 +37,12 @@
 //! this target, and a number drawn in `new` would be the same in every request.
 //!
 //! **Tests** of a plugin's logic are ordinary `cargo test`s: construct the plugin, call its hooks. [`testing`] stands in for the host.
+//! **Golden cases** (`cases/*.toml`, see `docs/plugin-cases.md`) say what the plugin has to do in files that travel with it:
+//! [`cases::check`] runs them under `cargo test`, and the gateway runs them before the plugin may serve.
 
 pub mod bindings;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod cases;
 pub mod credentials;
 mod export;
 pub mod log;

@@ -20,6 +20,12 @@ pub fn reseed(entropy: &[u8]) {
     GENERATOR.set(Some(ChaCha12Rng::from_seed(seed)));
 }
 
+/// As before any request.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn forget() {
+    GENERATOR.set(None);
+}
+
 /// Fills `bytes`. Fails before the host seeded this instance: what is drawn in `new` would repeat in every request.
 ///
 /// # Errors

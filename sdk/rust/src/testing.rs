@@ -7,6 +7,15 @@ use crate::credentials::LookupError;
 use crate::log::Level;
 use crate::{ChatRequest, Context, Message, Origin, Parameters, Principal, RequestHead, Role};
 
+/// What stands in for the host's keys.
+#[cfg(not(target_arch = "wasm32"))]
+type Lookups = Box<dyn Fn(&str) -> Result<Principal, LookupError>>;
+
+#[cfg(not(target_arch = "wasm32"))]
+thread_local! {
+    static LOOKUPS: RefCell<Option<Lookups>> = const { RefCell::new(None) };
+}
+
 thread_local! {
     static KEYS: RefCell<HashMap<String, Result<Principal, LookupError>>> = RefCell::new(HashMap::new());
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
@@ -25,7 +34,22 @@ pub fn logged() -> Vec<(Level, String)> {
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn lookup(secret: &str) -> Result<Principal, LookupError> {
-    KEYS.with_borrow(|keys| keys.get(secret).cloned().unwrap_or(Err(LookupError::Unknown)))
+    let answer = LOOKUPS.with_borrow(|lookups| lookups.as_ref().map(|lookups| lookups(secret)));
+    answer.unwrap_or_else(|| KEYS.with_borrow(|keys| keys.get(secret).cloned().unwrap_or(Err(LookupError::Unknown))))
+}
+
+/// From now on every look-up on this thread goes to `answer`.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn answer_lookups(answer: impl Fn(&str) -> Result<Principal, LookupError> + 'static) {
+    LOOKUPS.set(Some(Box::new(answer)));
+}
+
+/// The host as it is while a plugin is made: no keys, no chance, no time.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn reset() {
+    answer_lookups(|_| Err(LookupError::Unavailable));
+    crate::random::forget();
+    crate::time::set(0);
 }
 
 #[cfg(not(target_arch = "wasm32"))]
