@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 mod access;
+mod cases;
 mod chat;
 mod first_start;
 mod logprobs;

@@ -54,8 +54,8 @@ pub(crate) fn write(out: &Path) -> anyhow::Result<()> {
 fn shipped(root: &Path) -> anyhow::Result<Vec<Shipped>> {
     let known = known(root)?;
     let mut names = tree(root, BINARY, HOST)?;
-    for (package, _) in find_crates(root, &["plugins"])? {
-        names.extend(tree(root, &package, GUEST)?);
+    for plugin in find_crates(root, &["plugins"])? {
+        names.extend(tree(root, &plugin.package, GUEST)?);
     }
     Ok(names.into_iter().filter_map(|name| known.get(&name).cloned()).collect())
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use tollgate_cases::{SECTION, Set};
+use wasm_encoder::{ComponentSection, CustomSection};
 
 use crate::variants;
 
@@ -14,23 +16,33 @@ const FOLDERS: [&str; 2] = ["plugins", "tests/guests"];
 /// The guest that the tests' variants are made of.
 const PROBE: &str = "probe";
 
+/// A crate that becomes a component.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Plugin {
+    pub(crate) package: String,
+    /// Its folder's name, and the component's.
+    name: String,
+    folder: PathBuf,
+}
+
 /// Builds every plugin crate into `target/plugins/NAME.wasm`.
 pub(crate) fn build_all() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     let crates = find_crates(root, &FOLDERS)?;
     let mut cargo = cargo()?;
     cargo.current_dir(root).args(["build", "--profile", "plugin", "--target", TARGET]);
-    for (package, _) in &crates {
-        cargo.args(["--package", package]);
+    for plugin in &crates {
+        cargo.args(["--package", &plugin.package]);
     }
     ensure!(cargo.status().context("cargo")?.success(), "the plugins do not build");
 
     let out = root.join("target/plugins");
     std::fs::create_dir_all(&out)?;
-    for (package, name) in &crates {
+    for Plugin { package, name, folder } in &crates {
         let module = root.join("target").join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
         let module = std::fs::read(&module).with_context(|| module.display().to_string())?;
-        let component = componentize(&module).with_context(|| format!("{package} as a component"))?;
+        let mut component = componentize(&module).with_context(|| format!("{package} as a component"))?;
+        append_cases(&folder.join("cases"), &mut component)?;
         write_if_changed(&out, name, &component)?;
         if name == PROBE {
             let without = componentize(&variants::without_snapshot(&module)?)?;
@@ -55,8 +67,22 @@ fn write_if_changed(out: &Path, name: &str, component: &[u8]) -> anyhow::Result<
     Ok(())
 }
 
-/// Package names and folder names of the plugin crates below `folders`, sorted.
-pub(crate) fn find_crates(root: &Path, folders: &[&str]) -> anyhow::Result<Vec<(String, String)>> {
+/// A plugin takes its golden cases along, a custom section for each file. One that has no folder of cases has none.
+fn append_cases(folder: &Path, component: &mut Vec<u8>) -> anyhow::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let files = tollgate_cases::sources(folder)?;
+    Set::read(&files).with_context(|| folder.display().to_string())?;
+    for (name, text) in &files {
+        let name = format!("{SECTION}{name}");
+        CustomSection { name: name.into(), data: text.as_bytes().into() }.append_to_component(component);
+    }
+    Ok(())
+}
+
+/// The plugin crates below `folders`, sorted.
+pub(crate) fn find_crates(root: &Path, folders: &[&str]) -> anyhow::Result<Vec<Plugin>> {
     let mut found = Vec::new();
     for folder in folders {
         for entry in std::fs::read_dir(root.join(folder)).with_context(|| (*folder).to_owned())? {
@@ -64,9 +90,9 @@ pub(crate) fn find_crates(root: &Path, folders: &[&str]) -> anyhow::Result<Vec<(
             let Ok(text) = std::fs::read_to_string(&manifest) else { continue };
             let table: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
             let package = table.get("package").and_then(|package| package.get("name")).and_then(toml::Value::as_str);
-            let name = manifest.parent().and_then(Path::file_name).and_then(|name| name.to_str());
-            if let (Some(package), Some(name)) = (package, name) {
-                found.push((package.to_owned(), name.to_owned()));
+            let Some(folder) = manifest.parent() else { continue };
+            if let (Some(package), Some(name)) = (package, folder.file_name().and_then(|name| name.to_str())) {
+                found.push(Plugin { package: package.to_owned(), name: name.to_owned(), folder: folder.to_owned() });
             }
         }
     }

@@ -1,27 +1,26 @@
-//! The build step: check, init, snapshot, compile. Runs in a child process that may be killed at any time.
+//! The build step: check, init, snapshot, compile, golden cases. Runs in a child process that may be killed at any time.
 //!
 //! It reads foreign bytes and compiles them, so nothing of it runs in the gateway. What it leaves is one file, signed with the
 //! key that it was handed.
 
 mod incremental;
+mod init;
+mod passed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use tollgate_cases::{Problems, Set};
+use wasmtime::Engine;
 use wasmtime::component::Component;
-use wasmtime::{Engine, OptLevel, Store, Trap, UpdateDeadline};
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
+pub(crate) use self::init::{Init, NotInitialised, Prepared, process_cpu};
 use crate::artifact::{Artifact, MacKey};
+use crate::cases::{self, Served, Trial};
 use crate::engine::{self, Allocation};
-use crate::imports::State;
-use crate::instance::{new_store, reason_of};
-use crate::manifest::{Capability, Hook, Manifest};
-use crate::plugin::Indices;
-use crate::{CONTRACT_VERSION, Limits};
+use crate::manifest::{Capability, Manifest};
 
 /// Where a build stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +34,8 @@ pub enum BuildStage {
     Snapshot,
     /// Making machine code.
     Compile,
+    /// Running the golden cases that the component brings.
+    Cases,
     /// The child itself: time, memory, its files.
     Process,
 }
@@ -46,6 +47,7 @@ impl std::fmt::Display for BuildStage {
             BuildStage::Init => "init",
             BuildStage::Snapshot => "snapshot",
             BuildStage::Compile => "compile",
+            BuildStage::Cases => "cases",
             BuildStage::Process => "process",
         })
     }
@@ -78,9 +80,11 @@ pub struct BuildRequest {
     pub out: PathBuf,
     /// Functions compiled before.
     pub incremental: PathBuf,
+    /// Where it is noted that the component's cases passed, under whatever config they name.
+    pub passed: PathBuf,
     /// The key, in hex.
     pub key: String,
-    /// CPU time of `init`, in seconds.
+    /// CPU time of the whole, in seconds: half of it for `init`, a third for the cases.
     pub time_s: u64,
 }
 
@@ -101,72 +105,137 @@ pub struct BuildReport {
     pub init_ms: u64,
     /// How long the compiler took, in milliseconds.
     pub compile_ms: u64,
+    /// Golden cases that the component brings; all of them passed.
+    pub cases: u32,
+    /// How long they took, in milliseconds; those that passed in an earlier build are not run again.
+    pub cases_ms: u64,
 }
 
-#[cfg(test)]
 impl BuildReport {
-    pub(crate) fn for_tests(digest: &str) -> Self {
-        let manifest =
-            Manifest { name: "p".to_owned(), version: "1".to_owned(), hooks: vec![Hook::Setup], capabilities: Vec::new() };
+    /// A report of what is not kept.
+    pub(crate) fn of(manifest: Manifest, snapshot: bool, memory_bytes: u64) -> Self {
         BuildReport {
-            digest: digest.to_owned(),
+            digest: String::new(),
             manifest,
-            snapshot: true,
+            snapshot,
             no_snapshot_because: None,
-            memory_bytes: 0,
+            memory_bytes,
             init_ms: 0,
             compile_ms: 0,
+            cases: 0,
+            cases_ms: 0,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(digest: &str) -> Self {
+        let hooks = vec![crate::Hook::Setup];
+        let manifest = Manifest { name: "p".to_owned(), version: "1".to_owned(), hooks, capabilities: Vec::new() };
+        BuildReport { digest: digest.to_owned(), ..BuildReport::of(manifest, true, 0) }
     }
 }
 
-fn failed(stage: BuildStage) -> impl Fn(wasmtime::Error) -> BuildFailure {
+pub(crate) fn failed(stage: BuildStage) -> impl Fn(wasmtime::Error) -> BuildFailure {
     move |error| BuildFailure { stage, reason: format!("{error:#}") }
 }
 
-fn failure(stage: BuildStage, reason: impl Into<String>) -> BuildFailure {
+pub(crate) fn failure(stage: BuildStage, reason: impl Into<String>) -> BuildFailure {
     BuildFailure { stage, reason: reason.into() }
 }
 
 /// Builds a plugin in this process. The gateway calls it in a child, through [`Builder`](crate::Builder).
 ///
 /// # Errors
-/// Whatever is wrong with the component, its config or what it asks for.
+/// Whatever is wrong with the component, its config or what it asks for, or what its golden cases found.
 pub async fn run_build(request: &BuildRequest) -> Result<BuildReport, BuildFailure> {
     let key = key_of(request)?;
     let bytes =
         std::fs::read(&request.component).map_err(|error| failure(BuildStage::Check, format!("the component: {error}")))?;
     let manifest = Manifest::read(&bytes).map_err(|reason| failure(BuildStage::Check, reason))?;
     check_grants(&request.id, &manifest, &request.grants)?;
+    let set = cases::within(&bytes).map_err(|problems| malformed(&problems))?;
 
     let began = Instant::now();
-    let engine = quick_compiler().map_err(failed(BuildStage::Process))?;
-    let init = Init { engine: &engine, request, manifest: &manifest };
-    let (code, snapshot, memory_bytes) = match init.with_snapshot(&bytes).await {
-        Ok((snapshot, memory)) => (snapshot, Ok(()), memory),
-        Err(failure) if failure.stage == BuildStage::Snapshot => (bytes.clone(), Err(failure.reason), init.plain(&bytes).await?),
-        Err(failure) => return Err(failure),
+    let prepared = Prepared::new(&bytes, &manifest)?;
+    let init = Init {
+        id: &request.id,
+        manifest: &manifest,
+        config_json: &request.config_json,
+        // Half of the child's time: it is to say what happened before its own limit ends it.
+        until: Duration::from_secs(request.time_s) / 2,
     };
+    let initialised = init.run(&prepared).await?;
+    let memory_bytes = initialised.memory_bytes();
+    let snapshot = prepared.snapshot(initialised).await;
     let init_ms = millis(began.elapsed());
 
     let began = Instant::now();
     let functions = Arc::new(incremental::Functions::open(&request.incremental, &key));
     let compiler = compiler(&functions).map_err(failed(BuildStage::Process))?;
-    let compiled = compiler.precompile_component(&code).map_err(failed(BuildStage::Compile))?;
-    let report = BuildReport {
+    let code = snapshot.as_deref().unwrap_or(prepared.bytes());
+    let component = Component::new(&compiler, code).map_err(failed(BuildStage::Compile))?;
+    let compiled = component.serialize().map_err(failed(BuildStage::Compile))?;
+    // Functions compiled before only save time; a full disk shows below.
+    let _ = functions.save(&request.incremental, &key);
+    let mut report = BuildReport {
         digest: request.digest.clone(),
-        manifest,
+        manifest: manifest.clone(),
         snapshot: snapshot.is_ok(),
         no_snapshot_because: snapshot.err(),
         memory_bytes,
         init_ms,
         compile_ms: millis(began.elapsed()),
+        cases: u32::try_from(set.cases().len()).unwrap_or(u32::MAX),
+        cases_ms: 0,
     };
+    let began = Instant::now();
+    check_cases(request, &key, &set, &prepared, &component, &report).await?;
+    report.cases_ms = millis(began.elapsed());
     let io = |error: std::io::Error| failure(BuildStage::Process, format!("{}: {error}", request.out.display()));
     Artifact::write(&request.out, &key, &report, &compiled).map_err(io)?;
-    // Functions compiled before only save time; a full disk shows above.
-    let _ = functions.save(&request.incremental, &key);
     Ok(report)
+}
+
+/// Runs the cases that hold under the operator's config on what will serve, and the others, which no config of his can change, if
+/// they have not passed before.
+async fn check_cases(
+    request: &BuildRequest,
+    key: &MacKey,
+    set: &Set,
+    prepared: &Prepared<'_>,
+    component: &Component,
+    report: &BuildReport,
+) -> Result<(), BuildFailure> {
+    if set.is_empty() {
+        return Ok(());
+    }
+    engine::start_ticker(component.engine()).map_err(|error| failure(BuildStage::Process, error.to_string()))?;
+    let trial = Trial {
+        id: &request.id,
+        manifest: &report.manifest,
+        config_json: &request.config_json,
+        prepared,
+        served: Some(Served { component, report }),
+        time_s: request.time_s,
+    };
+    let are_known = passed::is_noted(&request.passed, key);
+    let tested = trial.run(set, are_known).await?;
+    if let Some(reason) = tested.reason() {
+        return Err(failure(BuildStage::Cases, reason));
+    }
+    if !are_known {
+        // A note that is missing costs time and nothing else.
+        let _ = passed::note(&request.passed, key);
+    }
+    Ok(())
+}
+
+/// The first problem of the component's cases, and how many there are.
+fn malformed(problems: &Problems) -> BuildFailure {
+    let first = problems.0.first().map(ToString::to_string).unwrap_or_default();
+    let more = problems.0.len().saturating_sub(1);
+    let and_more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    failure(BuildStage::Cases, format!("{first}{and_more}"))
 }
 
 fn key_of(request: &BuildRequest) -> Result<MacKey, BuildFailure> {
@@ -177,13 +246,6 @@ fn key_of(request: &BuildRequest) -> Result<MacKey, BuildFailure> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// For code that runs once: compiling it well takes longer than running it.
-fn quick_compiler() -> wasmtime::Result<Engine> {
-    let engine = Engine::new(engine::config(Allocation::OnDemand).cranelift_opt_level(OptLevel::None))?;
-    engine::start_ticker(&engine)?;
-    Ok(engine)
 }
 
 /// For code that runs in every request.
@@ -203,163 +265,4 @@ fn check_grants(id: &str, manifest: &Manifest, grants: &[Capability]) -> Result<
             Err(failure(BuildStage::Check, reason))
         }
     }
-}
-
-/// The standard packages that the linker has.
-const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
-/// Bytes of standard error that are kept while `init` runs, and characters of their end that are told.
-const MAX_STDERR: usize = 64 << 10;
-const MAX_WORDS: usize = 400;
-
-/// What a snapshot may read: any memory that a plugin may have, with room to spare.
-const SNAPSHOT_BYTES: usize = 256 << 20;
-
-/// Running `init` once, to see that it works and to keep what it made.
-struct Init<'a> {
-    engine: &'a Engine,
-    request: &'a BuildRequest,
-    manifest: &'a Manifest,
-}
-
-impl Init<'_> {
-    /// Instruments, runs `init`, and returns the component with its memory baked in, and that memory's size.
-    async fn with_snapshot(&self, bytes: &[u8]) -> Result<(Vec<u8>, u64), BuildFailure> {
-        let mut wizer = wasmtime_wizer::Wizer::new();
-        wizer.keep_init_func(true);
-        let (context, instrumented) = wizer.instrument_component(bytes).map_err(failed(BuildStage::Snapshot))?;
-        let component = Component::new(self.engine, &instrumented).map_err(failed(BuildStage::Snapshot))?;
-        self.check_world(&component)?;
-        let (mut store, instance) = self.initialise(&component).await?;
-        // A snapshot is of memory alone: a handle in it would lead nowhere in the instances made from it.
-        if store.data().lends_handles() {
-            let reason = "after `init` it holds a handle of the host's, as it does when it has printed something";
-            return Err(failure(BuildStage::Snapshot, reason));
-        }
-        let memory = store.data().memory.used() as u64;
-        // The snapshot reads all of the memory through one call's result.
-        store.set_hostcall_fuel(SNAPSHOT_BYTES);
-        let mut state = wasmtime_wizer::WasmtimeWizerComponent { store: &mut store, instance };
-        let snapshot = wizer.snapshot_component(&context, &mut state).await.map_err(failed(BuildStage::Snapshot))?;
-        Ok((snapshot, memory))
-    }
-
-    /// Runs `init` on the component as it is.
-    async fn plain(&self, bytes: &[u8]) -> Result<u64, BuildFailure> {
-        let component = Component::new(self.engine, bytes).map_err(failed(BuildStage::Check))?;
-        self.check_world(&component)?;
-        let (store, _) = self.initialise(&component).await?;
-        Ok(store.data().memory.used() as u64)
-    }
-
-    /// The hooks that the manifest names or the component exports.
-    fn hooks_of(&self, component: &Component) -> impl Iterator<Item = Hook> {
-        let exports = |hook: Hook| {
-            let name = format!("tollgate:plugin/{}@{CONTRACT_VERSION}", hook.as_str());
-            component.get_export_index(None, &name).is_some()
-        };
-        let hooks = Hook::ALL.into_iter().filter(|hook| self.manifest.hooks.contains(hook) || exports(*hook));
-        hooks.collect::<Vec<_>>().into_iter()
-    }
-
-    fn check_world(&self, component: &Component) -> Result<(), BuildFailure> {
-        let prefix = "tollgate:plugin/";
-        let offered = |name: &str| {
-            let types = name == format!("{prefix}types@{CONTRACT_VERSION}");
-            let asked = |capability: &Capability| name == format!("{prefix}{}@{CONTRACT_VERSION}", capability.as_str());
-            types || WASI.iter().any(|package| name.starts_with(package)) || self.manifest.capabilities.iter().any(asked)
-        };
-        let kind = component.component_type();
-        let exports = kind.exports(self.engine).map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
-        let export = |hook: Hook| format!("{prefix}{}@{CONTRACT_VERSION}", hook.as_str());
-        let missing = std::iter::once(Hook::Setup)
-            .chain(self.manifest.hooks.iter().copied())
-            .find(|hook| !exports.contains(&export(*hook)));
-        if let Some(hook) = missing {
-            let reason = format!(
-                "it does not export `{}`, so it is of another world; it exports: {}",
-                export(hook),
-                if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
-            );
-            return Err(failure(BuildStage::Check, reason));
-        }
-        if let Some((name, _)) = kind.imports(self.engine).find(|(name, _)| !offered(name)) {
-            let cure = if name.starts_with("wasi:") {
-                "of WASI 0.2 there are cli, clocks, filesystem, io, random and sockets; build it without the rest"
-            } else {
-                "an import of the gateway's own needs its name in the manifest's capabilities"
-            };
-            let reason = format!("it imports `{name}`, which is not offered ({cure})");
-            return Err(failure(BuildStage::Check, reason));
-        }
-        Ok(())
-    }
-
-    /// Instantiates, loads every hook (names alone do not tell their types) and calls `init`, with `log` as the only live import.
-    async fn initialise(&self, component: &Component) -> Result<(Store<State>, wasmtime::component::Instance), BuildFailure> {
-        let check = failed(BuildStage::Check);
-        let wasi = engine::imports_wasi(component);
-        let linker = engine::linker(self.engine, &self.manifest.capabilities, wasi).map_err(&check)?;
-        let pre = linker.instantiate_pre(component).map_err(&check)?;
-        let limits = Limits { memory_over_snapshot: engine::MAX_MEMORY_BYTES as u64, ..Limits::default() };
-        let mut state = State::new(self.request.id.as_str().into(), "build".into(), &limits, limits.memory_over_snapshot);
-        let stderr = MemoryOutputPipe::new(MAX_STDERR);
-        if wasi {
-            state = state.with_wasi_heard(limits.handles, stderr.clone());
-        }
-        let mut store = new_store(self.engine, state, &limits);
-        // Half of the child's CPU time: it is to say what happened before its own limit ends it.
-        let limit = Duration::from_millis(self.request.time_s.saturating_mul(500));
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(move |_| {
-            let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or(Duration::MAX);
-            if used < limit { Ok(UpdateDeadline::Continue(1)) } else { Err(Trap::Interrupt.into()) }
-        });
-        let indices = Indices::new(&pre).map_err(&check)?;
-        if let Some(hook) = self.hooks_of(component).find(|hook| !indices.has(*hook)) {
-            let reason = format!("its `{}` is not the contract's, or no hook that this gateway calls yet", hook.as_str());
-            return Err(failure(BuildStage::Check, reason));
-        }
-        let instance = pre.instantiate_async(&mut store).await.map_err(&check)?;
-        load_every_hook(&indices, &mut store, &instance).map_err(&check)?;
-        let setup = indices.setup.load(&mut store, &instance).map_err(&check)?;
-        let ready = setup.call_init(&mut store, &self.request.config_json).await;
-        let ready = ready.map_err(|error| self.init_failed(store.data(), &error, &stderr.contents()))?;
-        ready.map_err(|reason| failure(BuildStage::Init, reason))?;
-        Ok((store, instance))
-    }
-}
-
-impl Init<'_> {
-    fn init_failed(&self, state: &State, error: &wasmtime::Error, stderr: &[u8]) -> BuildFailure {
-        let mut reason = match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => {
-                format!("it did not come to an end in half of the build's time of {} s", self.request.time_s)
-            }
-            _ => reason_of(state, error).to_string(),
-        };
-        let said = String::from_utf8_lossy(stderr);
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        if !said.is_empty() {
-            let skipped = said.chars().count().saturating_sub(MAX_WORDS);
-            reason.push_str("; it said: ");
-            reason.extend(said.chars().skip(skipped).flat_map(char::escape_debug));
-        }
-        failure(BuildStage::Init, reason)
-    }
-}
-
-fn load_every_hook(
-    indices: &Indices,
-    store: &mut Store<State>,
-    instance: &wasmtime::component::Instance,
-) -> wasmtime::Result<()> {
-    macro_rules! load {
-        ($($hook:ident),+) => {
-            $(if let Some(indices) = &indices.$hook {
-                indices.load(&mut *store, instance)?;
-            })+
-        };
-    }
-    load!(resume, authenticate, compose, filter_prompt, filter_reply, format);
-    Ok(())
 }

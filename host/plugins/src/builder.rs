@@ -23,6 +23,9 @@ const MAX_WORDS: usize = 400;
 /// Seconds by the clock for a second of CPU time: beside busy models the child, which has low priority, gets little.
 const CLOCK_FACTOR: u64 = 15;
 
+/// Stands in place of a config in the name under which passed cases are noted: they are run again by another version.
+const PASSED: &str = concat!("golden cases, ", env!("CARGO_PKG_VERSION"));
+
 /// What a build may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildLimits {
@@ -94,10 +97,11 @@ impl Builder {
             let out = builder.cache.join(format!("{digest}.plugin"));
             let found = builder.cached(&out, &digest);
             let functions = hex::encode(Sha256::digest(&component));
-            (component, functions, digest, out, found)
+            let passed = builder.digest(&component, PASSED);
+            (component, functions, passed, digest, out, found)
         });
         let panicked = |error: tokio::task::JoinError| failure(BuildStage::Process, error.to_string());
-        let (component, functions, digest, out, found) = looked.await.map_err(panicked)?;
+        let (component, functions, passed, digest, out, found) = looked.await.map_err(panicked)?;
         if let Some(found) = found {
             return Ok(found);
         }
@@ -113,6 +117,7 @@ impl Builder {
             grants: spec.grants.clone(),
             out: out.clone(),
             incremental: self.cache.join(format!("{functions}.functions")),
+            passed: self.cache.join(format!("{passed}.cases")),
             key: hex::encode(self.key.bytes()),
             time_s: self.limits.time_s,
         };
@@ -128,6 +133,8 @@ impl Builder {
             snapshot,
             init_ms = report.init_ms,
             compile_ms = report.compile_ms,
+            cases = report.cases,
+            cases_ms = report.cases_ms,
             "plugin built"
         );
         let (key, cache) = (self.key.clone(), self.cache.clone());

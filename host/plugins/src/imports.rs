@@ -45,6 +45,8 @@ pub(crate) struct State {
     request_id: Arc<str>,
     log_left: usize,
     log_dropped: u32,
+    /// Lines that are kept, for golden cases.
+    kept: Option<Vec<String>>,
     credentials: Option<Arc<dyn Credentials>>,
     host_time_left: Duration,
     host_time_spent: bool,
@@ -64,6 +66,7 @@ impl State {
             request_id,
             log_left: limits.log_bytes,
             log_dropped: 0,
+            kept: None,
             credentials: None,
             host_time_left: limits.host_time,
             host_time_spent: false,
@@ -98,6 +101,16 @@ impl State {
         self.wasi.as_ref().is_some_and(|wasi| !wasi.table.is_empty())
     }
 
+    /// Keeps lines from now on.
+    pub(crate) fn keep_log(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// The lines that were kept since the last call.
+    pub(crate) fn logged(&mut self) -> Vec<String> {
+        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Whether the host's time for this instance ran out.
     pub(crate) fn host_time_spent(&self) -> bool {
         self.host_time_spent
@@ -129,6 +142,9 @@ impl log::Host for State {
             return;
         };
         self.log_left = left;
+        if let Some(kept) = &mut self.kept {
+            kept.push(message.clone());
+        }
         // `escape_debug` leaves no control character, so that a line stays a line.
         let text = message.escape_debug();
         let (plugin, request_id) = (&*self.plugin, &*self.request_id);

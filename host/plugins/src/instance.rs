@@ -124,7 +124,14 @@ pub(crate) fn new_store(engine: &wasmtime::Engine, state: State, limits: &crate:
 }
 
 impl Instance {
-    pub(crate) async fn start(plugin: Arc<Plugin>, slot: Slot, request_id: Arc<str>, now_ms: u64) -> Result<Self, Kill> {
+    /// `entropy` is what `resume` brings; `None` draws it.
+    pub(crate) async fn start(
+        plugin: Arc<Plugin>,
+        slot: Slot,
+        request_id: Arc<str>,
+        now_ms: u64,
+        entropy: Option<[u8; 32]>,
+    ) -> Result<Self, Kill> {
         let limits = &plugin.spec.limits;
         let mut state =
             State::new(Arc::clone(&plugin.id), request_id, limits, plugin.memory).with_credentials(plugin.credentials.clone());
@@ -140,18 +147,20 @@ impl Instance {
         plugin.metrics.called("instantiate", how, began.elapsed());
         let instance = made.map_err(|error| kill_of(&plugin, "instantiate", &store, &error))?;
         let mut started = Instance { plugin, store, instance, meter, reply: None, slot };
-        started.resume(now_ms).await?;
+        started.resume(now_ms, entropy).await?;
         Ok(started)
     }
 
     /// Brings entropy and time, and runs `init` where no snapshot holds it.
-    async fn resume(&mut self, now_ms: u64) -> Result<(), Kill> {
+    async fn resume(&mut self, now_ms: u64, entropy: Option<[u8; 32]>) -> Result<(), Kill> {
         if self.plugin.indices.resume.is_some() {
-            let mut entropy = vec![0; 32];
-            getrandom::fill(&mut entropy)
-                .map_err(|_| self.kill("resume", KillReason::Contract("the machine gave no entropy")))?;
+            let mut drawn = entropy.unwrap_or_default().to_vec();
+            if entropy.is_none() {
+                getrandom::fill(&mut drawn)
+                    .map_err(|_| self.kill("resume", KillReason::Contract("the machine gave no entropy")))?;
+            }
             let guest = hook!(self, resume, "resume");
-            call!(self, "resume", guest.call_resume(&mut self.store, &entropy, now_ms))?;
+            call!(self, "resume", guest.call_resume(&mut self.store, &drawn, now_ms))?;
         }
         if !self.plugin.initialised {
             let guest = self.plugin.indices.setup.load(&mut self.store, &self.instance);
@@ -278,6 +287,16 @@ impl Instance {
     #[must_use]
     pub fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
+    }
+
+    /// Keeps what it logs from now on, besides logging it.
+    pub(crate) fn keep_log(&mut self) {
+        self.store.data_mut().keep_log();
+    }
+
+    /// What it logged since it was kept.
+    pub(crate) fn logged(&mut self) -> Vec<String> {
+        self.store.data_mut().logged()
     }
 
     fn no_reply(&self) -> Kill {

@@ -1,6 +1,6 @@
 //! The plugin host: WASM components behind typed hooks.
 //!
-//! A plugin is built once by [`Builder`] (in a child process: check, init, snapshot, compile) into an [`Artifact`], loaded by
+//! A plugin is built once by [`Builder`] (in a child process: check, init, snapshot, compile, golden cases) into an [`Artifact`], loaded by
 //! [`PluginHost`] into a [`Plugin`], and takes part in a request as an [`Instance`]: a fresh, initialised copy that all its hooks
 //! in that request share and that is dropped after the last.
 //!
@@ -11,6 +11,7 @@ mod artifact;
 mod bindings;
 mod build;
 mod builder;
+mod cases;
 mod convert;
 mod engine;
 mod error;
@@ -26,6 +27,7 @@ mod slots;
 pub use artifact::{Artifact, ArtifactError, MacKey};
 pub use build::{BuildFailure, BuildReport, BuildRequest, BuildStage, run_build};
 pub use builder::{BuildLimits, Builder};
+pub use cases::{TestRequest, Tested, run_cases};
 pub use engine::PluginHost;
 pub use error::{Kill, KillReason, LoadError};
 pub use imports::{Credentials, Lookup, LookupError};

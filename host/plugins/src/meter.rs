@@ -123,7 +123,8 @@ impl<T, F: Future<Output = wasmtime::Result<T>> + Unpin> Future for Metered<F> {
     }
 }
 
-fn thread_cpu_ns() -> u64 {
+/// The CPU time of this thread so far, in nanoseconds.
+pub(crate) fn thread_cpu_ns() -> u64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);

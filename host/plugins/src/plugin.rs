@@ -9,7 +9,9 @@ use crate::bindings::hooks::{authenticate, compose, filter_prompt, filter_reply,
 use crate::engine::{imports_wasi, linker};
 use crate::imports::State;
 use crate::metrics::PluginMetrics;
-use crate::{Artifact, Capability, Credentials, Hook, Instance, Kill, KillReason, Limits, LoadError, Manifest, Slot};
+use crate::{
+    Artifact, BuildReport, Capability, Credentials, Hook, Instance, Kill, KillReason, Limits, LoadError, Manifest, Slot,
+};
 
 /// What happens to a request when a plugin was ended. An authenticator always refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,6 +93,7 @@ pub struct Plugin {
     pub(crate) metrics: PluginMetrics,
     manifest: Manifest,
     digest: String,
+    cases: u32,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -110,11 +113,21 @@ impl Plugin {
         if let Some(missing) = report.manifest.capabilities.iter().find(|asked| !spec.grants.contains(asked)) {
             return Err(LoadError::NotGranted { plugin: spec.id, capability: missing.as_str().to_owned() });
         }
+        let component = deserialize(engine, artifact).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        Plugin::of(&component, report, spec, credentials)
+    }
+
+    /// Makes a component ready that is compiled. What it asks for is granted.
+    pub(crate) fn of(
+        component: &Component,
+        report: &BuildReport,
+        spec: Spec,
+        credentials: Arc<dyn Credentials>,
+    ) -> Result<Self, LoadError> {
         let error = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
-        let component = deserialize(engine, artifact).map_err(error)?;
-        let wasi = imports_wasi(&component);
-        let linker = linker(engine, &report.manifest.capabilities, wasi).map_err(error)?;
-        let pre = linker.instantiate_pre(&component).map_err(error)?;
+        let wasi = imports_wasi(component);
+        let linker = linker(component.engine(), &report.manifest.capabilities, wasi).map_err(error)?;
+        let pre = linker.instantiate_pre(component).map_err(error)?;
         let indices = Indices::new(&pre).map_err(error)?;
         let asked = |capability| report.manifest.capabilities.contains(&capability);
         Ok(Plugin {
@@ -124,7 +137,8 @@ impl Plugin {
             initialised: report.snapshot,
             memory: report.memory_bytes.saturating_add(spec.limits.memory_over_snapshot),
             manifest: report.manifest.clone(),
-            digest: artifact.digest().to_owned(),
+            digest: report.digest.clone(),
+            cases: report.cases,
             metrics: PluginMetrics::new(&spec.id),
             spec,
             pre,
@@ -167,6 +181,12 @@ impl Plugin {
         self.metrics.killed(reason);
     }
 
+    /// Golden cases that it brought along and passed.
+    #[must_use]
+    pub fn cases(&self) -> u32 {
+        self.cases
+    }
+
     /// What happens to a request when it fails.
     #[must_use]
     pub fn on_failure(&self) -> OnFailure {
@@ -178,7 +198,7 @@ impl Plugin {
     /// # Errors
     /// `resume` or, without a snapshot, `init` failed.
     pub async fn start(self: &Arc<Self>, slot: Slot, request_id: &Arc<str>, now_ms: u64) -> Result<Instance, Kill> {
-        Instance::start(Arc::clone(self), slot, Arc::clone(request_id), now_ms).await
+        Instance::start(Arc::clone(self), slot, Arc::clone(request_id), now_ms, None).await
     }
 }
 

@@ -38,6 +38,11 @@ pub(crate) enum Command {
     Status(Ask),
     /// The running gateway's plugins.
     Plugins(Ask),
+    /// A plugin in the making.
+    Plugin {
+        #[command(subcommand)]
+        command: PluginCommand,
+    },
     /// The running gateway's models.
     Models(Ask),
     /// The running gateway's routes, and every path that it answers.
@@ -81,6 +86,30 @@ pub(crate) struct Ask {
     /// The running gateway's data directory.
     #[arg(long, env = "TOLLGATE_DATA", default_value = "data")]
     pub(crate) data: PathBuf,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Run a plugin's golden cases on its component.
+    Test(TestPlugin),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestPlugin {
+    /// A component, or a folder with one component (`*.wasm`) and its cases in `cases/`.
+    pub(crate) plugin: PathBuf,
+    /// The folder of cases; without it those that the component brings.
+    #[arg(long)]
+    pub(crate) cases: Option<PathBuf>,
+    /// The config, in JSON, of cases that hold under any.
+    #[arg(long, default_value = "{}")]
+    pub(crate) config: String,
+    /// Run those cases that have this in their name.
+    #[arg(long, default_value = "")]
+    pub(crate) filter: String,
     /// Answer as JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -13,13 +13,14 @@ mod listen;
 mod notify;
 mod observe;
 mod open_files;
+mod plugin_test;
 mod service;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Arguments, Command};
+use crate::cli::{Arguments, Command, PluginCommand};
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
@@ -33,6 +34,10 @@ fn main() -> ExitCode {
         Command::Completions { shell } => done(cli::completions(shell)),
         Command::Status(ask) => done(admin::client::show(&ask, "status")),
         Command::Plugins(ask) => done(admin::client::show(&ask, "plugins")),
+        Command::Plugin { command: PluginCommand::Test(test) } => match plugin_test::main(&test) {
+            Ok(code) => code,
+            Err(error) => failed(&error),
+        },
         Command::Models(ask) => done(admin::client::show(&ask, "models")),
         Command::Routes(ask) => done(admin::client::show(&ask, "routes")),
         Command::Metrics { data } => done(admin::client::metrics(&data)),

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 /// Files of each kind that are kept: the newest.
 const KEPT: usize = 64;
-/// Compiled plugins, and functions compiled before.
-const KINDS: [&str; 2] = ["plugin", "functions"];
+/// Compiled plugins, functions compiled before, and golden cases passed.
+const KINDS: [&str; 3] = ["plugin", "functions", "cases"];
 
 /// Removes all but the newest files of each kind. A plugin that is loaded does not need its file.
 pub(super) fn prune(cache: &Path) {

@@ -117,6 +117,7 @@ async fn plugins(State(admin): State<Admin>) -> Json<Value> {
             "hooks": manifest.hooks,
             "capabilities": manifest.capabilities,
             "snapshot": plugin.is_snapshot(),
+            "cases": plugin.cases(),
             "digest": plugin.digest(),
         })
     });
