@@ -90,6 +90,8 @@ pub(super) fn request(from: &cases::Request) -> ChatRequest {
             repeat_penalty,
             seed,
             stop,
+            // What is said of single tokens stays with the host.
+            ..Parameters::default()
         },
         format: from.format.as_ref().map(ToString::to_string),
         model: from.model.clone(),
