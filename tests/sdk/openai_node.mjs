@@ -188,7 +188,7 @@ const checks = {
   },
 
   async logit_bias() {
-    expect(said(await ask("say xyz", { logit_bias: { 120: -100, 113: 15 }, temperature: 0 })) === "q", "no effect");
+    expect(said(await ask("say xyz", { logit_bias: { 120: -100, 113: 20 }, temperature: 0 })) === "q", "no effect");
     await refused(OpenAI.BadRequestError, "logit_bias.999999", () => ask("say a", { logit_bias: { 999999: 1 } }));
   },
 

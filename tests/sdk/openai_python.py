@@ -215,7 +215,7 @@ def logprobs():
 
 @check
 def logit_bias():
-    expect(said(ask("say xyz", logit_bias={"120": -100, "113": 15}, temperature=0)) == "q", "the bias has no effect")
+    expect(said(ask("say xyz", logit_bias={"120": -100, "113": 20}, temperature=0)) == "q", "the bias has no effect")
     refused(openai.BadRequestError, "logit_bias.999999", lambda: ask("say a", logit_bias={"999999": 1}))
 
 

@@ -95,10 +95,10 @@ async fn a_bias_bans_and_favours() {
     let gateway = place.start().await;
     let say = async |more: Value| gateway.client.chat("scripted", "say xyz", more).await;
     // The scripted model's first 256 tokens are the bytes; off its script it ends.
-    let banned = say(json!({ "logit_bias": { "120": -100, "113": 15 }, "temperature": 0 })).await;
+    let banned = say(json!({ "logit_bias": { "120": -100, "113": 20 }, "temperature": 0 })).await;
     assert_eq!(banned.content(), "q");
     // What is told is what the model held, not what came of it.
-    let more = json!({ "logit_bias": { "120": -100, "113": 15 }, "temperature": 0, "logprobs": true, "top_logprobs": 1 });
+    let more = json!({ "logit_bias": { "120": -100, "113": 20 }, "temperature": 0, "logprobs": true, "top_logprobs": 1 });
     let choice = say(more).await.json()["choices"][0].clone();
     let first = &choice["logprobs"]["content"][0];
     assert_eq!((&first["token"], &first["top_logprobs"][0]["token"]), (&json!("q"), &json!("x")));
@@ -119,7 +119,8 @@ async fn where_replies_are_rewritten_nothing_is_told() {
     let place = Place::new();
     place.write("plugins/filter-pii.toml", "component = \"builtin:filter-pii\"\n");
     place.write("plugins/format-decision.toml", "component = \"builtin:format-decision\"\n");
-    place.write("plugins/template-jinja.toml", "component = \"builtin:template-jinja\"\n");
+    let jinja = "component = \"builtin:template-jinja\"\n[config]\nsystem = \"Be brief.\"\n";
+    place.write("plugins/template-jinja.toml", jinja);
     place.write("models/second.toml", "backend = \"scripted\"\n");
     place.write("models/third.toml", "backend = \"scripted\"\n");
     place.write("routes/second.toml", "plugins = [\"format-decision\"]\n[match]\nmodel = \"second\"\n");

@@ -12,9 +12,8 @@ use tollgate_backend_llama::{Llama, Settings};
 const SEQUENCES: u16 = 8;
 /// Tokens of each reply.
 const STEPS: usize = 40;
-/// How far a logit of a batch may be from the same logit alone, at f16. The aim is 1e-3; 2e-3 was seen, since the kernels for one row
-/// and for many add up in another order.
-const NEAR: f32 = 4e-3;
+/// How far a logit of a batch may be from the same logit alone, at f16, as a part of the largest of its row.
+const NEAR: f32 = 1e-3;
 
 const QUESTIONS: [&str; 8] = [
     "What is Tollgate?",
@@ -105,7 +104,8 @@ fn alone(llama: &mut Llama, sequence: u16, prompt: &[Token]) -> (Vec<Token>, Vec
 }
 
 /// Sequences come one after the other into steps with those before: their prompts in two chunks beside the others' rows, then a row
-/// in each step. The logits are within a thousandth of those alone, and where the likeliest token leads by more it is the same.
+/// in each step. The logits are within a thousandth of those alone, and where the likeliest token leads by more than two such errors it is
+/// the same.
 #[test]
 fn logits_in_a_batch_are_those_alone() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -114,7 +114,7 @@ fn logits_in_a_batch_are_those_alone() {
     let expected: Vec<_> = (0..SEQUENCES).zip(&prompts).map(|(sequence, prompt)| alone(&mut llama, sequence, prompt)).collect();
 
     let mut decoded = vec![0; prompts.len()];
-    let (mut furthest, mut compared, mut fullest) = (0.0_f32, 0, 0);
+    let (mut furthest, mut part, mut compared, mut fullest) = (0.0_f32, 0.0_f32, 0, 0);
     for step in 0.. {
         let mut batch: Vec<Row> = Vec::new();
         // Which row of the step is which of a reply's.
@@ -140,15 +140,17 @@ fn logits_in_a_batch_are_those_alone() {
         for (at, number, row) in said {
             let (logits, alone) = (llama.logits(row).expect("logits"), &expected[at].1[number]);
             let far = logits.iter().zip(alone).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
-            assert!(far <= NEAR, "sequence {at}, token {number}: {far}");
+            let near = NEAR * alone.iter().map(|logit| logit.abs()).fold(0.0, f32::max);
             let (token, lead) = greedy(alone);
-            assert!(lead <= NEAR || greedy(logits).0 == token, "sequence {at}, token {number}");
             furthest = furthest.max(far);
+            part = part.max(far / near * NEAR);
+            assert!(far <= near, "sequence {at}, token {number}: {far} over {near}");
+            assert!(lead <= 2.0 * near || greedy(logits).0 == token, "sequence {at}, token {number}");
             compared += 1;
         }
     }
     assert_eq!((compared, fullest), (usize::from(SEQUENCES) * STEPS, usize::from(SEQUENCES)));
-    println!("the furthest of {compared} rows: {furthest:e}");
+    println!("the furthest of {compared} rows: {furthest:e}, {part:e} of the largest of its row");
 }
 
 /// Apart, each sequence has an equal part of the cells, and the same batches give the same bits whatever lies beside it.

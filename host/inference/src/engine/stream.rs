@@ -183,8 +183,10 @@ impl Writer {
     pub(crate) fn push(&self, piece: Option<Piece>, logprobs: Vec<TokenLogprobs>, usage: Usage) {
         let told = (!logprobs.is_empty()).then_some(Event::Logprobs(logprobs));
         let mut state = self.shared.lock();
+        if usage.completion > state.usage.completion {
+            state.timing.token();
+        }
         state.usage = usage;
-        state.timing.token();
         let is_heard = piece.is_some() && state.append(told.into_iter().chain(piece.map(Event::Piece)));
         drop(state);
         if is_heard {
