@@ -92,8 +92,8 @@ pub(crate) async fn memory(here: Here, plugins: usize) -> anyhow::Result<Found> 
     place.remove("tollgate.toml");
     let mut chain = Vec::new();
     if plugins > 1 {
-        for id in ["template-jinja", "filter-pii"] {
-            place.write(&format!("plugins/{id}.toml"), &format!("component = \"builtin:{id}\"\n"));
+        for (id, config) in [("template-jinja", "[config]\nsystem = \"Answer briefly.\"\n"), ("filter-pii", "")] {
+            place.write(&format!("plugins/{id}.toml"), &format!("component = \"builtin:{id}\"\n{config}"));
             chain.push(id);
         }
         for id in ["probe-1", "probe-2"] {
