@@ -4,16 +4,7 @@
 
 #[path = "../../host/api/src/json.rs"]
 mod json;
-mod openai {
-    #[path = "../../../host/api/src/openai/fields.rs"]
-    pub(crate) mod fields;
-    #[path = "../../../host/api/src/openai/messages.rs"]
-    pub(crate) mod messages;
-    #[path = "../../../host/api/src/openai/read.rs"]
-    pub(crate) mod read;
-    #[path = "../../../host/api/src/openai/request.rs"]
-    pub(crate) mod request;
-}
+mod openai;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(json) = json::parse(data) else { return };

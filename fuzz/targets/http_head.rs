@@ -4,12 +4,7 @@
 
 #[path = "../../host/server/src/error.rs"]
 mod error;
-mod framing {
-    #[path = "../../../host/server/src/framing/chunked.rs"]
-    pub(crate) mod chunked;
-    #[path = "../../../host/server/src/framing/head.rs"]
-    pub(crate) mod head;
-}
+mod framing;
 #[path = "../../host/server/src/limits.rs"]
 mod limits;
 

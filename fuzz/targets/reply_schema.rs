@@ -5,10 +5,10 @@ use std::cell::OnceCell;
 
 use tollgate_backend_scripted::{Scripted, Settings};
 use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Role};
-use tollgate_inference::ChatCodec;
+use tollgate_inference::{Engine, Settings as EngineSettings};
 
 thread_local! {
-    static CODEC: OnceCell<ChatCodec> = const { OnceCell::new() };
+    static ENGINE: OnceCell<Engine> = const { OnceCell::new() };
 }
 
 libfuzzer_sys::fuzz_target!(|schema: &str| {
@@ -20,8 +20,9 @@ libfuzzer_sys::fuzz_target!(|schema: &str| {
         model: "a".to_owned(),
         fields: Vec::new(),
     };
-    CODEC.with(|codec| {
-        let codec = codec.get_or_init(|| ChatCodec::new(&Scripted::new(Settings::default())).expect("a codec"));
-        let _ = codec.encode(&request, Some(schema));
+    ENGINE.with(|engine| {
+        let start = || Engine::start("fuzz", Box::new(Scripted::new(Settings::default())), EngineSettings::default());
+        let engine = engine.get_or_init(|| start().expect("an engine"));
+        let _ = engine.codec().encode(&request, Some(schema));
     });
 });

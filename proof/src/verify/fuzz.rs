@@ -32,7 +32,8 @@ pub(crate) async fn run(here: Here) -> anyhow::Result<Found> {
     let status = build.env("RUSTFLAGS", FLAGS).kill_on_drop(true).status().await.context("cargo")?;
     ensure!(status.success(), "the fuzz targets do not build: {status}");
     let mut checks = Checks::default();
-    let mut known = std::fs::read_dir(folder.join("targets"))?.count();
+    let entries = std::fs::read_dir(folder.join("targets"))?.flatten();
+    let mut known = entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "rs")).count();
     for target in TARGETS {
         known -= 1;
         let said = fuzz(&folder, &out, target, runs).await?;
