@@ -110,7 +110,7 @@ impl Scheduler {
             running: Vec::new(),
             parked: Vec::new(),
             sampler: Sampler::default(),
-            pace: Pace::default(),
+            pace: Pace::new(),
             clock,
             rows: Vec::new(),
             chunks: Vec::new(),

@@ -1,10 +1,10 @@
 //! Masks a text that arrives in pieces. Which values are the same, and their numbers, is the ledger's.
 //!
-//! The machine takes one character at a time, so how a text was cut into pieces cannot matter, and masking a whole text is running the
-//! machine over it. It holds the characters from the earliest place where a value may still be in the making. At that place every kind is
+//! The machine holds the characters from the earliest place where a value may still be in the making. At that place every kind is
 //! asked: as long as one needs more to decide, all is held; then the longest match is masked, or, if there is none, one character is
-//! released and the next place is asked about. No character of a value that ends up masked is released, since a release is final and
-//! matches begin behind it. All kinds decide within 128 characters.
+//! released and the next place is asked about. What follows changes nothing that a kind has decided, and all decide within 128
+//! characters, so how a text was cut into pieces cannot matter: masking a whole text is running the machine over it. No character of a
+//! value that ends up masked is released, since a release is final and matches begin behind it.
 
 use crate::boundary::{Left, is_free_after};
 use crate::json;
@@ -64,8 +64,9 @@ impl Masker {
 
     /// A piece came: writes what may leave to `out`.
     pub(crate) fn push(&mut self, piece: &str, ledger: &mut Ledger, out: &mut String) {
-        for c in piece.chars() {
-            self.held.push(c);
+        let mut chars = piece.chars();
+        while !chars.as_str().is_empty() {
+            self.held.extend(chars.by_ref().take(MAX_HELD));
             self.settle(false, ledger, out);
         }
     }
@@ -88,7 +89,8 @@ impl Masker {
         let mut held = std::mem::take(&mut self.held);
         let mut done = 0;
         while let Some(rest) = held.get(done..).filter(|rest| !rest.is_empty()) {
-            match self.look(rest, at_end) {
+            // Never more than would be held if the characters came one by one.
+            match self.look(rest.get(..MAX_HELD).unwrap_or(rest), at_end) {
                 Look::More if !at_end && rest.len() < MAX_HELD => break,
                 Look::Value(kind, length) => {
                     let value: String = rest.iter().take(length).collect();

@@ -2,7 +2,9 @@
 //!
 //! Whoever lacks one token gets its row first: nobody's stream waits for somebody's prompt. What is left goes to prompts, to each
 //! tenant by its weight, so that a short one is not behind a long one; what a tenant cannot use goes to the next. How much that may
-//! be beside streams is the pace's to say ([`super::pace`]).
+//! be beside streams, and when short prompts go first, is the pace's to say ([`super::pace`]).
+
+use super::pace::Allowance;
 
 /// What a running sequence asks for.
 #[derive(Debug, Clone, Copy)]
@@ -11,6 +13,8 @@ pub(super) struct Need<'a> {
     pub(super) index: usize,
     /// Tokens to be decoded.
     pub(super) remaining: usize,
+    /// Whether they were few from the beginning.
+    pub(super) is_short: bool,
     pub(super) tenant: &'a str,
     pub(super) weight: u32,
     /// Its tenant's pass: the lower, the sooner.
@@ -32,12 +36,17 @@ pub(super) fn streams<'a>(needs: impl Iterator<Item = Need<'a>>) -> usize {
     needs.filter(|need| need.remaining == 1).count()
 }
 
-/// Shares out `budget` rows into `chunks`, at most `prompt_rows` of them to prompts, and returns how many go to streams. With streams
+/// Whether a short prompt is among them.
+pub(super) fn has_short<'a>(mut needs: impl Iterator<Item = Need<'a>>) -> bool {
+    needs.any(|need| need.is_short && need.remaining > 1)
+}
+
+/// Shares out `budget` rows into `chunks`, to prompts what is allowed of them, and returns how many go to streams. With streams
 /// alone nothing is allocated.
 pub(super) fn share<'a>(
     needs: impl Iterator<Item = Need<'a>> + Clone,
     budget: usize,
-    prompt_rows: usize,
+    prompts: Allowance,
     chunks: &mut Vec<Chunk>,
 ) -> usize {
     chunks.clear();
@@ -50,9 +59,9 @@ pub(super) fn share<'a>(
         chunks.extend(single.iter().take(budget).map(|need| Chunk { index: need.index, rows: 1 }));
     }
     let streams = chunks.len();
-    let left = (budget - streams).min(prompt_rows);
+    let left = (budget - streams).min(prompts.rows);
     if left > 0 {
-        let mut prompts: Vec<_> = needs.filter(|need| need.remaining > 1).collect();
+        let mut prompts: Vec<_> = needs.filter(|need| need.remaining > 1 && (need.is_short || !prompts.is_burst)).collect();
         prompts.sort_unstable_by_key(|need| (need.pass, need.arrived));
         chunks.extend(share_prompts(&prompts, left));
     }
@@ -107,7 +116,15 @@ mod tests {
     use super::*;
 
     fn need(index: usize, remaining: usize, tenant: &str) -> Need<'_> {
-        Need { index, remaining, tenant, weight: 1, pass: 0, arrived: u64::try_from(index).expect("small") }
+        Need {
+            index,
+            remaining,
+            is_short: remaining < 40,
+            tenant,
+            weight: 1,
+            pass: 0,
+            arrived: u64::try_from(index).expect("small"),
+        }
     }
 
     fn share(needs: &[Need<'_>], budget: usize) -> Vec<Chunk> {
@@ -116,7 +133,8 @@ mod tests {
 
     fn share_some(needs: &[Need<'_>], budget: usize, prompt_rows: usize) -> Vec<Chunk> {
         let mut chunks = vec![Chunk { index: 99, rows: 99 }];
-        let streams = super::share(needs.iter().copied(), budget, prompt_rows, &mut chunks);
+        let prompts = Allowance { rows: prompt_rows, is_burst: false };
+        let streams = super::share(needs.iter().copied(), budget, prompts, &mut chunks);
         assert!(chunks.iter().take(streams).all(|chunk| chunk.rows == 1));
         chunks
     }
@@ -154,6 +172,15 @@ mod tests {
         let chunks = share_some(&needs, 100, 6);
         assert_eq!([0, 1, 2, 3].map(|index| rows(&chunks, index)), [3, 1, 1, 3]);
         assert_eq!(share_some(&needs, 100, 0).len(), 2);
+    }
+
+    #[test]
+    fn a_burst_is_for_short_prompts() {
+        let needs = [need(0, 1_000, "a"), need(1, 1, "a"), need(2, 30, "a"), need(3, 20, "b")];
+        assert!(has_short(needs.into_iter()) && !has_short(needs.into_iter().take(2)));
+        let mut chunks = Vec::new();
+        assert_eq!(super::share(needs.into_iter(), 100, Allowance { rows: 40, is_burst: true }, &mut chunks), 1);
+        assert_eq!([0, 1, 2, 3].map(|index| rows(&chunks, index)), [0, 1, 20, 20]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tollgate_backend::{SequenceId, Token, Vocabulary};
 use tollgate_domain::{FinishReason, Usage};
 
+use super::pace::SHORT_ROWS;
 use crate::constraint::Constraint;
 use crate::engine::{Finish, GenerateError, Writer};
 use crate::reply::Reply;
@@ -64,6 +65,8 @@ pub(crate) struct Sequence {
     /// Its place in the queue while it waits.
     pub(super) ticket: Option<Ticket>,
     pub(super) weight: u32,
+    /// Whether little of its prompt was left to decode when it got its place.
+    pub(super) is_short: bool,
     pub(super) deadline: Instant,
     pub(super) arrived: u64,
     pub(super) submitted: Instant,
@@ -91,6 +94,7 @@ impl Sequence {
             tenant: Arc::clone(request.ticket.tenant()),
             ticket: Some(request.ticket),
             weight: request.weight,
+            is_short: false,
             deadline: request.deadline,
             arrived: request.arrived,
             submitted: request.submitted,
@@ -162,6 +166,7 @@ impl Sequence {
         self.slot = Some(slot);
         self.decoded = decoded;
         self.shared = shared;
+        self.is_short = self.remaining() <= SHORT_ROWS;
         self.charged = self.charged.max(decoded);
         let is_first = self.cached.is_none();
         self.cached.get_or_insert(decoded);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tollgate_backend::{DecodeError, Row};
 
+use super::pace::Allowance;
 use super::plan::{self, Need};
 use super::sequence::{End, Sequence};
 use super::{Scheduler, to_usize};
@@ -43,6 +44,7 @@ impl Scheduler {
         let needs = self.running.iter().enumerate().map(|(index, sequence)| Need {
             index,
             remaining: if is_fixed { sequence.fixed_rows(chunk) } else { sequence.remaining() },
+            is_short: sequence.is_short,
             tenant: &sequence.tenant,
             weight: sequence.weight,
             pass: self.queue.pass(&sequence.tenant),
@@ -56,8 +58,12 @@ impl Scheduler {
         let streams = plan::streams(needs.clone());
         // There is nobody to wait for where no prompt is read, and nobody to keep waiting where no stream goes on.
         let is_mixed = streams > 0 && streams < self.running.len();
-        let prompt_rows = if is_mixed { self.pace.allow(streams) } else { budget };
-        self.streams = plan::share(needs, budget, prompt_rows, &mut self.chunks);
+        let prompts = if is_mixed {
+            self.pace.allow(streams, plan::has_short(needs.clone()))
+        } else {
+            Allowance { rows: budget, is_burst: false }
+        };
+        self.streams = plan::share(needs, budget, prompts, &mut self.chunks);
     }
 
     /// Decodes what is planned, as one batch or as one for each sequence. Returns whether the backend has no room for it.
