@@ -4,18 +4,27 @@
 
 mod attack;
 mod bodies;
+mod canaries;
 mod chance;
 mod checks;
+mod closed;
 mod floods;
+mod forwarded;
 mod fuzz;
 mod good;
+mod handshakes;
 mod leaks;
 mod load;
 mod pii;
 mod process;
+mod raw;
 mod reload;
+mod routes;
+mod scrape;
+mod series;
 mod signals;
 mod slow;
+mod smuggling;
 mod wire;
 
 use std::process::ExitCode;
@@ -46,7 +55,7 @@ pub(crate) fn run(selection: &Selection) -> anyhow::Result<ExitCode> {
 }
 
 fn rows() -> Vec<Spec> {
-    [operation_rows(), edge_rows(), load_rows()].concat()
+    [operation_rows(), edge_rows(), load_rows(), auth_rows(), stranger_rows()].concat()
 }
 
 /// What operators do: changes and signals.
@@ -144,6 +153,67 @@ fn load_rows() -> Vec<Spec> {
             "every reply masked exactly"
         ),
         row!("P-E11-errors", 5, leaks::run, "every error body that any row has seen", "0 name internals"),
+    ]
+}
+
+/// Who is let in, and what is kept to itself.
+fn auth_rows() -> Vec<Spec> {
+    vec![
+        row!(
+            "P-A1-routes",
+            15,
+            routes::run,
+            "every route of the router's table in 30 variants, over HTTP/1.1 and 2, with keys that open nothing",
+            "0 let in outside a public list of 6 at most; only 401, 403, 404, 405 from routes"
+        ),
+        row!(
+            "P-A5-closed",
+            20,
+            closed::run,
+            "an authenticator that fails in 20 ways, through hot reloads, at as many requests/s as two cores hold",
+            "0 admitted"
+        ),
+        row!(
+            "P-A8-canaries",
+            10,
+            canaries::run,
+            "canaries for every secret and text, through a gateway at log level trace with traces and metrics",
+            "0 hits outside their own places; core dumps off"
+        ),
+    ]
+}
+
+/// What strangers say, in bytes that no client would send.
+fn stranger_rows() -> Vec<Spec> {
+    vec![
+        row!(
+            "P-E4-smuggling",
+            20,
+            smuggling::run,
+            "150 and more smuggling payloads, direct and behind haproxy and nginx",
+            "0 disagreements on the number of requests"
+        ),
+        row!(
+            "P-E6-tls",
+            25,
+            handshakes::run,
+            "testssl.sh, hellos in fragments, 100,000 mutated hellos, 500 new connections/s for 2 minutes",
+            "0 HIGH or CRITICAL; 0 panics; others' p99 < 2x"
+        ),
+        row!(
+            "P-E9-series",
+            25,
+            series::run,
+            "1,000,000 requests with random paths, models, keys and methods",
+            "no new series, memory flat; 0 operator's routes on a public address"
+        ),
+        row!(
+            "P-E10-forwarded",
+            15,
+            forwarded::run,
+            "100,000 generated forwarding headers through trusted and other peers",
+            "0 believed; the cap per address holds"
+        ),
     ]
 }
 

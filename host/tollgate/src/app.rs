@@ -21,12 +21,14 @@ use tollgate_telemetry::{Metrics, Tracer, Traces};
 use crate::admin::server::{Admin, Listening};
 use crate::builtin;
 use crate::cli::Serve;
+use crate::core_dumps;
 use crate::credentials::StoredKeys;
 use crate::data::{Data, write_default_config};
 use crate::listen::{self, Bound};
 use crate::notify::Manager;
 use crate::observe;
 use crate::open_files;
+use crate::panics;
 use crate::service::{Front, body_failure, edge_error};
 
 /// How long libgomp's threads spin before they sleep. Its default starves every other thread of a busy machine (decode fell to a
@@ -63,6 +65,8 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let traces = Traces::new(&config.settings.telemetry, &config.dir)?;
     let _level = tollgate_telemetry::init(&config.settings.log.level, traces.as_ref())?;
     let signals = Signals::install().context("signal handlers")?;
+    panics::into_log();
+    core_dumps::turn_off();
     open_files::raise(&config);
     let manager = Manager::from_environment();
     let data = Data::open(&arguments.data)?;

@@ -6,6 +6,7 @@ mod build_step;
 mod builtin;
 mod checks;
 mod cli;
+mod core_dumps;
 mod credentials;
 mod data;
 mod keys;
@@ -13,6 +14,7 @@ mod listen;
 mod notify;
 mod observe;
 mod open_files;
+mod panics;
 mod plugin_test;
 mod service;
 

@@ -75,6 +75,11 @@ impl Wire {
         Ok(Wire { address, http1: config(b"http/1.1")?, http2: config(b"h2")?, key })
     }
 
+    /// The TLS settings of HTTP/1.1, for a handshake of one's own.
+    pub(crate) fn http1_config(&self) -> &Arc<ClientConfig> {
+        &self.http1
+    }
+
     /// The same with another key; empty is none.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         Wire { key: key.to_owned(), ..self.clone() }
