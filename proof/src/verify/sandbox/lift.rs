@@ -148,7 +148,7 @@ async fn raw_head(wire: &Wire, text: &str) -> anyhow::Result<String> {
 }
 
 /// The headers that answers may have here.
-const HEADERS: [&str; 9] = [
+const HEADERS: [&str; 10] = [
     "cache-control",
     "connection",
     "content-length",
@@ -157,6 +157,7 @@ const HEADERS: [&str; 9] = [
     "retry-after",
     "server-timing",
     "www-authenticate",
+    "x-content-type-options",
     "x-request-id",
 ];
 
