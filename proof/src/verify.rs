@@ -20,6 +20,7 @@ mod process;
 mod raw;
 mod reload;
 mod routes;
+mod sandbox;
 mod scrape;
 mod series;
 mod signals;
@@ -55,7 +56,7 @@ pub(crate) fn run(selection: &Selection) -> anyhow::Result<ExitCode> {
 }
 
 fn rows() -> Vec<Spec> {
-    [operation_rows(), edge_rows(), load_rows(), auth_rows(), stranger_rows()].concat()
+    [operation_rows(), edge_rows(), load_rows(), auth_rows(), stranger_rows(), sandbox_rows()].concat()
 }
 
 /// What operators do: changes and signals.
@@ -213,6 +214,93 @@ fn stranger_rows() -> Vec<Spec> {
             forwarded::run,
             "100,000 generated forwarding headers through trusted and other peers",
             "0 believed; the cap per address holds"
+        ),
+    ]
+}
+
+/// What plugins do.
+fn sandbox_rows() -> Vec<Spec> {
+    [hostile_rows(), build_rows()].concat()
+}
+
+/// What plugins do in a request.
+fn hostile_rows() -> Vec<Spec> {
+    vec![
+        row!(
+            "P-W1-limits",
+            45,
+            sandbox::limits::run,
+            "hostile guests of classes 1 to 14 and 21, 1,000 calls each, beside 500 good requests/s",
+            "each stopped within 60 ms of CPU, logged once; others' p99 < 2x; memory back within 5 %"
+        ),
+        row!(
+            "P-W2-blocked",
+            20,
+            sandbox::blocked::run,
+            "guests that wait for the host for ever, and callers that leave at any moment",
+            "released by their deadline + 50 ms; 0 instances kept"
+        ),
+        row!(
+            "P-W7-residue",
+            20,
+            sandbox::residue::run,
+            "100,000 calls of 8 tenants that look for what others left, and leave something",
+            "0 foreign bytes"
+        ),
+        row!(
+            "P-W8-lift",
+            20,
+            sandbox::lift::run,
+            "1,000,000 arbitrary answers of a plugin",
+            "0 panics, nothing raw in a head that leaves"
+        ),
+        row!(
+            "P-W10-leak",
+            15,
+            sandbox::parallel::leak,
+            "8 plugins on a route at the highest rate held here",
+            "RSS slope < 1 MiB/h"
+        ),
+        row!(
+            "P-W11-traps",
+            20,
+            sandbox::parallel::traps,
+            "the hostile guests while llama.cpp generates",
+            "the same ends as alone, and the model goes on"
+        ),
+    ]
+}
+
+/// What becomes of components that are not what they should be.
+fn build_rows() -> Vec<Spec> {
+    vec![
+        row!(
+            "P-W3-imports",
+            5,
+            sandbox::imports::grants,
+            "guests that import what nobody granted, or reach through the standard interfaces",
+            "0 let in, 0 reach anything; first-party imports as written down"
+        ),
+        row!(
+            "P-W4-opens",
+            15,
+            sandbox::imports::opens,
+            "the hostile suite under strace",
+            "0 files opened, 0 sockets made, 0 programs run"
+        ),
+        row!(
+            "P-W5-compile",
+            45,
+            sandbox::compile::run,
+            "compile bombs, 1,500 random components and 800 spoiled ones put into a running gateway",
+            "others' p99.9 + 10 ms at most; every refusal in status and log; what served serves"
+        ),
+        row!(
+            "P-W6-tamper",
+            30,
+            sandbox::tamper::run,
+            "4,096 bytes of compiled plugins changed, one at a time",
+            "100 % refused and built again"
         ),
     ]
 }

@@ -87,7 +87,7 @@ pub struct PluginLimits {
     /// Resource handles at once, 1 to 100000. Default 1000.
     #[schemars(range(min = 1, max = 100_000))]
     pub handles: u32,
-    /// Log text of one request in KiB, 0 to 1024; what is over is dropped and counted. Default 64.
+    /// What it adds to the log in one request in KiB, lines as they stand there, 0 to 1024; what is over is dropped. Default 64.
     #[schemars(range(min = 0, max = 1_024))]
     pub log_kib: u32,
 }

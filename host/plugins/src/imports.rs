@@ -37,6 +37,9 @@ pub trait Credentials: Send + Sync + 'static {
 /// What one call may draw at random: drawing cannot be interrupted.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
 
+/// What a line of the log has besides its text: time, level, plugin, request.
+const LINE_BYTES: usize = 200;
+
 /// One instance's host side.
 pub(crate) struct State {
     pub(crate) memory: MemoryLimit,
@@ -101,6 +104,26 @@ impl State {
         self.wasi.as_ref().is_some_and(|wasi| !wasi.table.is_empty())
     }
 
+    /// A message as it may stand in the log, if there is room for it: `escape_debug` leaves no control character, so that a line
+    /// stays a line. A line costs what it takes in the log, so that many short or much escaped ones are no way around the limit.
+    fn admit(&mut self, message: &str) -> Option<String> {
+        let escaped = || {
+            let text = message.escape_debug().to_string();
+            // These are escaped once more in the log's JSON.
+            let again = text.bytes().filter(|byte| matches!(byte, b'\\' | b'"')).count();
+            let cost = LINE_BYTES.saturating_add(text.len()).saturating_add(again);
+            Some((self.log_left.checked_sub(cost)?, text))
+        };
+        let fits = self.log_left >= LINE_BYTES.saturating_add(message.len());
+        let Some((left, text)) = fits.then(escaped).flatten() else {
+            self.log_left = 0;
+            self.log_dropped = self.log_dropped.saturating_add(1);
+            return None;
+        };
+        self.log_left = left;
+        Some(text)
+    }
+
     /// Keeps lines from now on.
     pub(crate) fn keep_log(&mut self) {
         self.kept = Some(Vec::new());
@@ -136,17 +159,10 @@ impl types::Host for State {}
 
 impl log::Host for State {
     async fn write(&mut self, level: log::Level, message: String) {
-        let Some(left) = self.log_left.checked_sub(message.len()) else {
-            self.log_left = 0;
-            self.log_dropped = self.log_dropped.saturating_add(1);
-            return;
-        };
-        self.log_left = left;
+        let Some(text) = self.admit(&message) else { return };
         if let Some(kept) = &mut self.kept {
-            kept.push(message.clone());
+            kept.push(message);
         }
-        // `escape_debug` leaves no control character, so that a line stays a line.
-        let text = message.escape_debug();
         let (plugin, request_id) = (&*self.plugin, &*self.request_id);
         match level {
             log::Level::Debug => tracing::debug!(target: "plugin", plugin, request_id, "{text}"),
@@ -176,5 +192,25 @@ impl credentials::Host for State {
                 Err(credentials::LookupError::Unavailable)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(message: &str) -> usize {
+        let mut state = State::new("p".into(), "r".into(), &Limits::default(), 0);
+        (0..10_000).take_while(|_| state.admit(message).is_some()).count()
+    }
+
+    /// P-W1: 64 KiB are 64 KiB, whatever the lines are made of.
+    #[test]
+    fn a_line_costs_what_it_takes_in_the_log() {
+        assert_eq!(lines(""), 327);
+        assert_eq!(lines(&"x".repeat(1_024)), 53);
+        // `\\u{1b}` in the log's JSON.
+        assert_eq!(lines(&"\u{1b}".repeat(1_024)), 8);
+        assert_eq!(lines(&"x".repeat(65_536)), 0);
     }
 }

@@ -139,7 +139,7 @@ impl Instance {
             state = state.with_wasi(limits.handles);
         }
         let mut store = new_store(plugin.pre.engine(), state, limits);
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(Meter::new(plugin.memory));
         let began = Instant::now();
         arm(&mut store, &meter, began);
         let made = Metered::new(Arc::clone(&meter), limits, pin!(plugin.pre.instantiate_async(&mut store))).await;

@@ -19,7 +19,7 @@ pub struct Limits {
     pub output_bytes: usize,
     /// Resource handles.
     pub handles: usize,
-    /// Bytes of log per request.
+    /// Bytes that it may add to the log per request, lines as they stand there.
     pub log_bytes: usize,
 }
 

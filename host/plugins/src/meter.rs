@@ -2,6 +2,9 @@
 //!
 //! Every epoch tick the guest gives the thread back, so a call is a row of short runs. The first run is at most a tick long;
 //! from the second on each is measured by the thread's CPU clock. Short calls, which are nearly all, never read that clock.
+//!
+//! One instruction may fill all of a memory, and nothing interrupts it: in a guest with a large memory the first run can be ten
+//! ticks long, so there it is measured as well.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +19,9 @@ use wasmtime::{StoreContextMut, UpdateDeadline};
 use crate::Limits;
 use crate::engine::TICK;
 
+/// A guest that may have more memory than this is measured from a call's first run on.
+const LARGE_MEMORY: u64 = 32 << 20;
+
 /// The CPU time of the call under way. Shared by the call's future and its store; both run on one thread at a time, so that
 /// relaxed atomics only satisfy the type system.
 #[derive(Debug, Default)]
@@ -25,6 +31,7 @@ pub(crate) struct Meter {
     run_began_ns: AtomicU64,
     ticked: AtomicU64,
     limit_ns: AtomicU64,
+    from_first: bool,
 }
 
 /// The guest used up its CPU time.
@@ -40,6 +47,11 @@ impl std::fmt::Display for CpuSpent {
 impl std::error::Error for CpuSpent {}
 
 impl Meter {
+    /// For a guest that may have `memory` bytes.
+    pub(crate) fn new(memory: u64) -> Self {
+        Meter { from_first: memory > LARGE_MEMORY, ..Meter::default() }
+    }
+
     fn begin(&self, limit: Duration) {
         self.used_ns.store(0, Ordering::Relaxed);
         self.run_began_ns.store(0, Ordering::Relaxed);
@@ -48,7 +60,7 @@ impl Meter {
     }
 
     fn run_begins(&self) {
-        if self.ticked.load(Ordering::Relaxed) != 0 {
+        if self.from_first || self.ticked.load(Ordering::Relaxed) != 0 {
             self.run_began_ns.store(thread_cpu_ns(), Ordering::Relaxed);
         }
     }
@@ -62,16 +74,20 @@ impl Meter {
 
     /// What the store does at an epoch tick.
     pub(crate) fn on_tick<T>(&self, _store: StoreContextMut<'_, T>, call_began: Instant) -> wasmtime::Result<UpdateDeadline> {
-        if self.ticked.fetch_add(1, Ordering::Relaxed) == 0 {
+        self.ticks(call_began);
+        if self.used_ns.load(Ordering::Relaxed) > self.limit_ns.load(Ordering::Relaxed) {
+            return Err(CpuSpent.into());
+        }
+        Ok(UpdateDeadline::Yield(1))
+    }
+
+    fn ticks(&self, call_began: Instant) {
+        if self.ticked.fetch_add(1, Ordering::Relaxed) == 0 && !self.from_first {
             let first = call_began.elapsed().min(TICK);
             self.used_ns.fetch_add(u64::try_from(first.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         } else {
             self.run_ends();
         }
-        if self.used_ns.load(Ordering::Relaxed) > self.limit_ns.load(Ordering::Relaxed) {
-            return Err(CpuSpent.into());
-        }
-        Ok(UpdateDeadline::Yield(1))
     }
 }
 
@@ -130,4 +146,28 @@ pub(crate) fn thread_cpu_ns() -> u64 {
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     // Never 0, which stands for "not measured".
     (seconds.saturating_mul(1_000_000_000).saturating_add(nanos)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CPU time that is counted at the first tick after a run of 20 ms.
+    fn counted(memory: u64) -> Duration {
+        let meter = Meter::new(memory);
+        let began = Instant::now();
+        meter.begin(Duration::from_millis(50));
+        meter.run_begins();
+        let until = thread_cpu_ns() + 20_000_000;
+        while thread_cpu_ns() < until {}
+        meter.ticks(began);
+        Duration::from_nanos(meter.used_ns.load(Ordering::Relaxed))
+    }
+
+    /// P-W1: an instruction that fills 64 MiB is no free ride.
+    #[test]
+    fn a_large_guest_is_measured_from_its_first_run_on() {
+        assert_eq!(counted(LARGE_MEMORY), TICK);
+        assert!(counted(LARGE_MEMORY + 1) >= Duration::from_millis(20));
+    }
 }

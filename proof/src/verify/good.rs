@@ -70,7 +70,7 @@ impl Good {
                 Err(error) => all.fail(&error.to_string()),
             }
         }
-        all.times.sort_unstable();
+        all.sort();
         all
     }
 
@@ -90,13 +90,19 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: Tally) {
+    /// Adds another's; [`Tally::sort`] has to follow before anything is asked of the times.
+    pub(crate) fn add(&mut self, other: Tally) {
         self.times.extend(other.times);
         self.failed += other.failed;
         self.why.extend(other.why.into_iter().take(REASONS.saturating_sub(self.why.len())));
         for (generation, words) in other.words {
             self.words.entry(generation).or_default().extend(words);
         }
+    }
+
+    /// Puts the times in order.
+    pub(crate) fn sort(&mut self) {
+        self.times.sort_unstable();
     }
 
     /// Answers, right or not.

@@ -21,6 +21,17 @@ impl Process {
         self.status("VmRSS:")
     }
 
+    /// CPU time of its threads so far, in nanoseconds; threads that have ended are not counted.
+    pub(crate) fn cpu_ns(self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.0))? {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            sum += text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(sum)
+    }
+
     /// Threads.
     pub(crate) fn threads(self) -> anyhow::Result<u64> {
         self.status("Threads:")
@@ -71,6 +82,11 @@ mod tests {
     #[test]
     fn this_process_has_memory_threads_and_files() {
         let own = Process(std::process::id());
-        assert!(own.rss_kib().unwrap() > 100 && own.threads().unwrap() >= 1 && own.descriptors().unwrap() >= 3);
+        assert!(
+            own.rss_kib().unwrap() > 100
+                && own.threads().unwrap() >= 1
+                && own.cpu_ns().unwrap() > 0
+                && own.descriptors().unwrap() >= 3
+        );
     }
 }
