@@ -6,6 +6,7 @@
 mod incremental;
 mod init;
 mod passed;
+mod quick;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub struct BuildRequest {
     pub out: PathBuf,
     /// Functions compiled before.
     pub incremental: PathBuf,
+    /// What was compiled quickly before.
+    pub quick: PathBuf,
     /// Where it is noted that the component's cases passed, under whatever config they name.
     pub passed: PathBuf,
     /// The key, in hex.
@@ -156,7 +159,7 @@ pub async fn run_build(request: &BuildRequest) -> Result<BuildReport, BuildFailu
     let set = cases::within(&bytes).map_err(|problems| malformed(&problems))?;
 
     let began = Instant::now();
-    let prepared = Prepared::new(&bytes, &manifest)?;
+    let prepared = Prepared::new(&bytes, &manifest, Some(quick::Kept { path: &request.quick, key: &key }))?;
     let init = Init {
         id: &request.id,
         manifest: &manifest,

@@ -117,6 +117,7 @@ impl Builder {
             grants: spec.grants.clone(),
             out: out.clone(),
             incremental: self.cache.join(format!("{functions}.functions")),
+            quick: self.cache.join(format!("{functions}.quick")),
             passed: self.cache.join(format!("{passed}.cases")),
             key: hex::encode(self.key.bytes()),
             time_s: self.limits.time_s,

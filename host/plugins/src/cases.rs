@@ -85,7 +85,7 @@ pub async fn run_cases(request: &TestRequest<'_>) -> Result<Tested, BuildFailure
     if set.is_empty() {
         return Err(failure(BuildStage::Cases, "there is no such case; docs/plugin-cases.md says how to write one"));
     }
-    let prepared = Prepared::new(request.component, &manifest)?;
+    let prepared = Prepared::new(request.component, &manifest, None)?;
     let trial = Trial {
         id: &manifest.name,
         manifest: &manifest,

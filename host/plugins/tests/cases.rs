@@ -79,6 +79,7 @@ async fn build(dir: &Path, component: &[u8], config_json: &str) -> Result<BuildR
         grants: vec![Capability::Log],
         out: dir.join("probe.plugin"),
         incremental: dir.join("probe.functions"),
+        quick: dir.join("probe.quick"),
         passed: dir.join("probe.cases"),
         key: hex::encode([3; 32]),
         time_s: 60,

@@ -47,6 +47,7 @@ async fn build(dir: &Path, component: &Path, spec: &Spec) -> Result<Artifact, Bu
         grants: spec.grants.clone(),
         out: dir.join("probe.plugin"),
         incremental: dir.join("probe.functions"),
+        quick: dir.join("probe.quick"),
         passed: dir.join("probe.cases"),
         key: hex::encode(KEY),
         time_s: 20,

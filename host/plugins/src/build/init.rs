@@ -8,6 +8,7 @@ use wasmtime::{Engine, OptLevel, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wizer::{ComponentContext, WasmtimeWizerComponent, Wizer};
 
+use super::quick::Kept;
 use super::{BuildFailure, BuildStage, failed, failure};
 use crate::engine::{self, Allocation};
 use crate::imports::State;
@@ -43,22 +44,26 @@ pub(crate) struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    /// Compiles the component quickly and checks its imports and exports.
+    /// Compiles the component quickly, or finds it in `kept`, and checks its imports and exports.
     ///
     /// # Errors
     /// It is no component, or not of this contract.
-    pub(crate) fn new(bytes: &'a [u8], manifest: &Manifest) -> Result<Self, BuildFailure> {
+    pub(crate) fn new(bytes: &'a [u8], manifest: &Manifest, kept: Option<Kept<'_>>) -> Result<Self, BuildFailure> {
         let engine = quick_compiler().map_err(failed(BuildStage::Process))?;
         let began = Instant::now();
+        let compile = |code: &[u8]| match kept {
+            Some(kept) => kept.component(&engine, code),
+            None => Component::new(&engine, code),
+        };
         let mut wizer = Wizer::new();
         wizer.keep_init_func(true);
         let instrumented = wizer.instrument_component(bytes).and_then(|(context, instrumented)| {
-            let component = Component::new(&engine, &instrumented)?;
+            let component = compile(&instrumented)?;
             Ok((component, context))
         });
         let (component, wizer) = match instrumented {
             Ok((component, context)) => (component, Ok((wizer, context))),
-            Err(error) => (Component::new(&engine, bytes).map_err(failed(BuildStage::Check))?, Err(format!("{error:#}"))),
+            Err(error) => (compile(bytes).map_err(failed(BuildStage::Check))?, Err(format!("{error:#}"))),
         };
         check_world(&component, manifest)?;
         Ok(Prepared { bytes, component, wizer, compile_s: began.elapsed().as_secs_f64() })

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 /// Files of each kind that are kept: the newest.
 const KEPT: usize = 64;
-/// Compiled plugins, functions compiled before, and golden cases passed.
-const KINDS: [&str; 3] = ["plugin", "functions", "cases"];
+/// Compiled plugins, functions and components compiled before, and golden cases passed.
+const KINDS: [&str; 4] = ["plugin", "functions", "quick", "cases"];
 
 /// Removes all but the newest files of each kind. A plugin that is loaded does not need its file.
 pub(super) fn prune(cache: &Path) {
