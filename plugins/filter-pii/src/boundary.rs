@@ -45,7 +45,7 @@ impl Left {
         let [_, rest @ ..] = self.tail;
         let [third, second, last] = rest;
         self.tail = [third, second, last, c];
-        let is_npwp = self.tail.map(|c| c.to_ascii_lowercase()) == ['n', 'p', 'w', 'p'];
+        let is_npwp = c.eq_ignore_ascii_case(&'p') && self.tail.map(|c| c.to_ascii_lowercase()) == ['n', 'p', 'w', 'p'];
         self.npwp = if is_npwp { NPWP_REACH } else { self.npwp.saturating_sub(1) };
     }
 

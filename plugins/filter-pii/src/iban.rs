@@ -101,6 +101,10 @@ const LENGTHS: [(&str, usize); 89] = [
 
 /// The IBAN at the beginning of `text`. A value may begin there.
 pub(crate) fn find(text: &[char], at_end: bool) -> Found {
+    // Most words end here: two letters and two digits come first, with no gap between.
+    if text.iter().take(4).enumerate().any(|(at, c)| if at < 2 { !c.is_ascii_alphabetic() } else { !c.is_ascii_digit() }) {
+        return Found::No;
+    }
     let mut compact = String::new();
     let mut wanted = None;
     let mut is_after_gap = false;
@@ -113,14 +117,6 @@ pub(crate) fn find(text: &[char], at_end: bool) -> Found {
             continue;
         }
         is_after_gap = false;
-        let fits = match compact.len() {
-            0 | 1 => c.is_ascii_alphabetic(),
-            2 | 3 => c.is_ascii_digit(),
-            _ => true,
-        };
-        if !fits {
-            return Found::No;
-        }
         compact.push(c.to_ascii_uppercase());
         if compact.len() == 2 {
             wanted = LENGTHS.iter().find(|(country, _)| *country == compact).map(|(_, length)| *length);

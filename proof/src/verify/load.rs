@@ -163,7 +163,7 @@ pub(crate) async fn stalled(here: Here) -> anyhow::Result<Found> {
         "listeners/main.toml",
         "address = \"127.0.0.1:0\"\nauthenticators = [\"auth-keys\"]\n[limits]\nconnections_per_ip = 4000\n",
     );
-    place.write("models/still.toml", "backend = \"scripted\"\nsequences = 256\nqueue = 4096\n");
+    place.write("models/still.toml", "backend = \"scripted\"\nsequences = 256\nqueue = 4096\n[scripted]\ntoken_us = 1000\n");
     let gateway = place.start().await;
     let (wire, process) = (Wire::new(&place, &gateway)?, Process(gateway.pid()));
     let alone = Good::run_for(&wire, here.pick(100, 50), Mix::Mixed, Duration::from_secs(here.pick(30, 5))).await;
