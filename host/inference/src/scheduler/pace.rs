@@ -13,8 +13,8 @@ use std::time::Duration;
 const SLOWER: f64 = 1.6;
 /// Prompts of so many rows at most are short.
 pub(super) const SHORT_ROWS: usize = 256;
-/// Rows of a burst: enough for a backend to work on them at its best rate.
-const BURST_ROWS: usize = 64;
+/// Rows of a burst: most short prompts in one step, at the backend's best rate.
+const BURST_ROWS: usize = 128;
 /// What each second of the streams' own steps adds to the credit: with [`SLOWER`], prompts have as much time as streams.
 const REFILL: f64 = 2.0 - SLOWER;
 /// The most that streams can be held up by bursts that come at once, but for the last of them, in seconds. Sixteen short prompts
@@ -195,7 +195,7 @@ mod tests {
             pace.learn(1, 0, Duration::from_micros(machine.0));
             assert_eq!(pace.allow(1, true), Allowance { rows: BURST_ROWS, is_burst: true });
             let (own_s, all_s) = flood(&mut pace, 20_000, machine);
-            let burst_s = (machine.1 * 64) as f64 / 1e6;
+            let burst_s = (machine.1 * BURST_ROWS as u64) as f64 / 1e6;
             // What a single row costs on the slowest of these machines is more than the share; it is let through all the same.
             let least_s = 20_000.0 * machine.1.saturating_sub(machine.0) as f64 / 1e6;
             assert!(all_s - own_s - MOST_CREDIT_S - burst_s - least_s <= own_s * 1.05, "{machine:?}: {own_s} of {all_s}");
@@ -215,8 +215,8 @@ mod tests {
                 })
                 .count()
         };
-        assert!((312..380).contains(&bursts(&mut pace)), "20 s and what comes back, at 64 ms each");
+        assert!((156..190).contains(&bursts(&mut pace)), "20 s and what comes back, at 128 ms each");
         run(&mut pace, 1, 5_500, (10_000, 1_000));
-        assert!((312..380).contains(&bursts(&mut pace)));
+        assert!((156..190).contains(&bursts(&mut pace)));
     }
 }
