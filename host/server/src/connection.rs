@@ -1,22 +1,25 @@
 //! One connection, from its TLS handshake to its close.
 //!
 //! HTTP/2 is chosen by ALPN alone; a plain connection speaks HTTP/1.1. Nothing is guessed from the first
-//! bytes: hyper's guessing has no deadline.
+//! bytes: hyper's guessing has no deadline. hyper and its buffers are there only while an HTTP/1 connection has something to say:
+//! one that is silent costs its TLS state and little more (P-E1).
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
+use crate::body::BoxError;
 use crate::drain::Signal;
 use crate::edge::{Edge, Handler};
 use crate::error::ErrorResponder;
@@ -25,9 +28,10 @@ use crate::gate::Gate;
 use crate::gauges::{Gauges, HandshakeFailure};
 use crate::info::{ConnectionInfo, TlsInfo};
 use crate::limits::Limits;
-use crate::progress::{Check, Expiry, Progress, Protocol};
+use crate::progress::{Expiry, Progress, Protocol};
 use crate::socket::Socket;
 use crate::streams::StreamExecutor;
+use crate::watch::{Turn, Watch};
 
 /// How long an HTTP/2 connection that was told to go away may take to do so.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -51,7 +55,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 enum End {
     Closed,
-    Failed(hyper::Error),
+    Failed(BoxError),
     Expired(Expiry),
     Aborted,
 }
@@ -70,7 +74,8 @@ pub(crate) async fn run(shared: &Shared, stream: TcpStream, peer: SocketAddr, id
             let tls = TlsInfo::of(stream.get_ref().1);
             let is_http2 = tls.alpn.as_deref() == Some(b"h2".as_slice());
             info.tls = Some(Arc::new(tls));
-            if is_http2 { serve_http2(shared, stream, info).await } else { serve_http1(shared, stream, info).await }
+            // Boxed, so that what waits for its first byte does not take the room of what does not.
+            if is_http2 { Box::pin(serve_http2(shared, stream, info)).await } else { serve_http1(shared, stream, info).await }
         }
     };
     match end {
@@ -81,19 +86,16 @@ pub(crate) async fn run(shared: &Shared, stream: TcpStream, peer: SocketAddr, id
     }
 }
 
-async fn handshake(
-    shared: &Shared,
-    acceptor: &TlsAcceptor,
-    socket: Socket,
-    id: u64,
-) -> Option<tokio_rustls::server::TlsStream<Socket>> {
+async fn handshake(shared: &Shared, acceptor: &TlsAcceptor, socket: Socket, id: u64) -> Option<Box<TlsStream<Socket>>> {
+    // TLS states are large and move often: they stay where they are, and a box is moved.
+    let accepting = Box::pin(acceptor.accept(socket));
     let outcome = tokio::select! {
-        outcome = timeout(shared.limits.tls_handshake, acceptor.accept(socket)) => outcome,
+        outcome = timeout(shared.limits.tls_handshake, accepting) => outcome,
         // Nothing has been asked yet, so nothing is lost.
         () = shared.signal.draining() => return None,
     };
     match outcome {
-        Ok(Ok(stream)) => Some(stream),
+        Ok(Ok(stream)) => Some(Box::new(stream)),
         Ok(Err(error)) => {
             shared.gauges.handshake_failed(HandshakeFailure::of(&error));
             tracing::debug!(connection = id, %error, "TLS handshake failed");
@@ -111,9 +113,47 @@ async fn serve_http1<T>(shared: &Shared, io: T, info: ConnectionInfo) -> End
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &shared.limits;
     let progress = Progress::new(Protocol::Http1);
-    let gate = Gate::new(io, Arc::clone(&progress), limits);
+    let builder = http1_builder(&shared.limits);
+    let mut watch = Watch::new(&progress, &shared.limits, &shared.signal);
+    let mut gate = Gate::new(io, Arc::clone(&progress), &shared.limits);
+    let mut edge = edge(shared, &progress, info);
+    let mut is_resting = false;
+    loop {
+        match watch.over(pin!(poll_fn(|cx| gate.poll_heard(cx)))).await {
+            Turn::Done(Ok(())) => {}
+            Turn::Done(Err(error)) => return End::Failed(error.into()),
+            Turn::Drains if is_resting && gate.is_silent() => {
+                // It has had its answers, and asks for nothing.
+                let _ = gate.shutdown().await;
+                return End::Closed;
+            }
+            Turn::Drains | Turn::Rests => continue,
+            Turn::Expired(reason) => return End::Expired(reason),
+            Turn::Aborted => return End::Aborted,
+        }
+        let mut connection = builder.serve_connection(TokioIo::new(gate), edge);
+        if watch.is_draining() {
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        loop {
+            match watch.over(Pin::new(&mut connection)).await {
+                Turn::Done(Ok(())) => return End::Closed,
+                Turn::Done(Err(error)) => return End::Failed(error.into()),
+                Turn::Drains => Pin::new(&mut connection).graceful_shutdown(),
+                Turn::Rests => break,
+                Turn::Expired(reason) => return End::Expired(reason),
+                Turn::Aborted => return End::Aborted,
+            }
+        }
+        let parts = connection.into_parts();
+        // The gate lets one request through at a time, so hyper has nothing of the next one.
+        debug_assert!(parts.read_buf.is_empty(), "a connection that rests has been read to its end");
+        (gate, edge, is_resting) = (parts.io.into_inner(), parts.service, true);
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -126,9 +166,7 @@ where
     if limits.headers > HYPER_INLINE_HEADERS {
         builder.max_headers(limits.headers);
     }
-    let edge = edge(shared, &progress, info);
-    let connection = builder.serve_connection(TokioIo::new(gate), edge);
-    drive(shared, &progress, connection, http1::Connection::graceful_shutdown).await
+    builder
 }
 
 async fn serve_http2<T>(shared: &Shared, io: T, info: ConnectionInfo) -> End
@@ -153,8 +191,23 @@ where
         .keep_alive_timeout(limits.h2_ping);
     let edge = edge(shared, &progress, info);
     let io = Frames::new(io, Arc::clone(&progress), limits.h2_control_frames);
-    let connection = builder.serve_connection(TokioIo::new(io), edge);
-    drive(shared, &progress, connection, http2::Connection::graceful_shutdown).await
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), edge));
+    let mut watch = Watch::new(&progress, limits, &shared.signal);
+    loop {
+        match watch.over(connection.as_mut()).await {
+            Turn::Done(Ok(())) => return End::Closed,
+            Turn::Done(Err(error)) => return End::Failed(error.into()),
+            Turn::Drains => connection.as_mut().graceful_shutdown(),
+            Turn::Rests => {}
+            Turn::Expired(reason) => {
+                // The client is told to go away before the connection closes (RFC 9113, 6.8).
+                connection.as_mut().graceful_shutdown();
+                let _ = timeout(CLOSING, connection.as_mut()).await;
+                return End::Expired(reason);
+            }
+            Turn::Aborted => return End::Aborted,
+        }
+    }
 }
 
 fn edge(shared: &Shared, progress: &Arc<Progress>, info: ConnectionInfo) -> Edge {
@@ -165,54 +218,5 @@ fn edge(shared: &Shared, progress: &Arc<Progress>, info: ConnectionInfo) -> Edge
         gauges: Arc::clone(&shared.gauges),
         progress: Arc::clone(progress),
         info,
-    }
-}
-
-/// Polls a connection to its end, and ends it when a deadline passes or the server stops.
-async fn drive<C>(shared: &Shared, progress: &Progress, connection: C, shutdown: fn(Pin<&mut C>)) -> End
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut connection = pin!(connection);
-    let mut alarm = pin!(sleep_until(Instant::now()));
-    let mut is_draining = false;
-    loop {
-        let step = std::future::poll_fn(|cx| {
-            if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
-                return Poll::Ready(outcome.map_or_else(End::Failed, |()| End::Closed));
-            }
-            poll_expiry(cx, progress, &shared.limits, alarm.as_mut()).map(End::Expired)
-        });
-        let end = tokio::select! {
-            end = step => end,
-            () = shared.signal.draining(), if !is_draining => {
-                is_draining = true;
-                shutdown(connection.as_mut());
-                continue;
-            }
-            () = shared.signal.aborted() => End::Aborted,
-        };
-        if matches!(end, End::Expired(_)) && progress.protocol() == Protocol::Http2 {
-            // The client is told to go away before the connection closes (RFC 9113, 6.8).
-            shutdown(connection.as_mut());
-            let _ = timeout(CLOSING, connection.as_mut()).await;
-        }
-        return end;
-    }
-}
-
-/// Ready when a deadline of the connection has passed. What it reports as the next deadline may lie too
-/// early, never too late, so an alarm that is set is only ever moved forward once it rang.
-fn poll_expiry(cx: &mut Context<'_>, progress: &Progress, limits: &Limits, mut alarm: Pin<&mut Sleep>) -> Poll<Expiry> {
-    loop {
-        match progress.check(limits, Instant::now()) {
-            Check::Expired(expiry) => return Poll::Ready(expiry),
-            Check::Wait(until) => {
-                if until < alarm.deadline() || alarm.is_elapsed() || alarm.deadline() <= Instant::now() {
-                    alarm.as_mut().reset(until);
-                }
-                std::task::ready!(alarm.as_mut().poll(cx));
-            }
-        }
     }
 }

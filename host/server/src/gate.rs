@@ -150,6 +150,16 @@ impl<T: AsyncRead + Unpin> Gate<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// Ready when there is something for hyper: a head, or the end of the stream.
+    pub(crate) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.phase, Phase::Head(_)) { self.poll_head(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Whether nothing of a next request is there.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.buffer.is_empty() && matches!(self.phase, Phase::Head(_))
+    }
+
     /// Waits for a head. Ready without a change of phase means the end of the stream.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -163,6 +173,8 @@ impl<T: AsyncRead + Unpin> Gate<T> {
                 }
             } else if self.take_head() || self.is_ended {
                 return Poll::Ready(Ok(()));
+            } else if self.buffer.is_empty() {
+                self.progress.listens();
             }
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
@@ -210,11 +222,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Gate<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.progress.flushed(false);
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let outcome = Pin::new(&mut self.io).poll_flush(cx);
+        if outcome.is_ready() {
+            self.progress.flushed(true);
+        }
+        outcome
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -226,6 +243,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gate<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.progress.flushed(false);
         Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 

@@ -33,6 +33,7 @@ mod signals;
 mod socket;
 mod streams;
 mod tls;
+mod watch;
 
 pub use accept::serve;
 pub use body::{BodyError, RequestBody};

@@ -3,6 +3,7 @@
 //! One value per connection, shared by whoever sees a part of it: `gate` sees bytes and heads, `edge` sees
 //! requests begin and end, `connection` asks whether a deadline has passed. It owns no timer.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::limits::Limits;
 
 /// The span over which an HTTP/2 client's cancelled requests are counted.
 const CANCEL_SPAN: Duration = Duration::from_secs(10);
+
+/// How long an HTTP/1 connection is silent after an answer before it rests.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// The protocol a connection speaks, decided by ALPN before the first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub(crate) enum Expiry {
 pub(crate) enum Check {
     /// Nothing before that moment; earlier only if the connection makes progress.
     Wait(Instant),
+    /// It has had its answer and says nothing: what is kept for a request can go. Said once after each request.
+    Rest,
     Expired(Expiry),
 }
 
@@ -45,6 +51,10 @@ pub(crate) enum Check {
 pub(crate) struct Progress {
     protocol: Protocol,
     opened: Instant,
+    /// The gate waits for the first byte of a head. This and the next are used by the connection's own task alone.
+    is_listening: AtomicBool,
+    /// Bytes were written that are not flushed.
+    is_unflushed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -61,6 +71,8 @@ struct State {
     requests: u64,
     in_flight: u32,
     idle_since: Instant,
+    /// It may rest once nothing is left of the last request.
+    may_rest: bool,
     cancelled: u32,
     cancelled_since: Instant,
     /// The reader that waits for the request in flight to end.
@@ -78,11 +90,13 @@ impl Progress {
             requests: 0,
             in_flight: 0,
             idle_since: now,
+            may_rest: false,
             cancelled: 0,
             cancelled_since: now,
             reader: None,
         };
-        Arc::new(Self { protocol, opened: now, state: Mutex::new(state) })
+        let (is_listening, is_unflushed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { protocol, opened: now, is_listening, is_unflushed, state: Mutex::new(state) })
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -92,6 +106,16 @@ impl Progress {
     /// A byte of the client arrived.
     pub(crate) fn byte_arrived(&self) {
         self.lock().has_bytes = true;
+    }
+
+    /// The gate waits for the first byte of a head.
+    pub(crate) fn listens(&self) {
+        self.is_listening.store(true, Relaxed);
+    }
+
+    /// Bytes were written, or all that were are flushed.
+    pub(crate) fn flushed(&self, all: bool) {
+        self.is_unflushed.store(!all, Relaxed);
     }
 
     /// A byte of an HTTP/1 head is there, the head is not.
@@ -104,6 +128,7 @@ impl Progress {
 
     /// A whole head goes to hyper: the client's, or a stand-in for one that was rejected.
     pub(crate) fn head_passed(&self, rejection: Option<EdgeError>) {
+        self.is_listening.store(false, Relaxed);
         let mut state = self.lock();
         state.head_since = None;
         state.is_head_passed = true;
@@ -134,6 +159,7 @@ impl Progress {
             let mut state = self.lock();
             state.in_flight = state.in_flight.saturating_sub(1);
             state.idle_since = now;
+            state.may_rest = self.protocol == Protocol::Http1;
             if cancelled {
                 if now.duration_since(state.cancelled_since) > CANCEL_SPAN {
                     state.cancelled = 0;
@@ -150,7 +176,7 @@ impl Progress {
 
     /// Whether a deadline between requests has passed.
     pub(crate) fn check(&self, limits: &Limits, now: Instant) -> Check {
-        let state = self.lock();
+        let mut state = self.lock();
         if self.protocol == Protocol::Http2 && state.cancelled > limits.h2_cancelled_streams {
             return Check::Expired(Expiry::Cancelled);
         }
@@ -168,7 +194,21 @@ impl Progress {
         } else {
             (state.idle_since + limits.idle, Expiry::Idle)
         };
-        if now >= deadline { Check::Expired(expiry) } else { Check::Wait(deadline) }
+        if now >= deadline {
+            return Check::Expired(expiry);
+        }
+        if expiry != Expiry::Idle || !state.may_rest {
+            return Check::Wait(deadline);
+        }
+        let rest_at = state.idle_since + REST_AFTER;
+        if now < rest_at {
+            return Check::Wait(deadline.min(rest_at));
+        }
+        if self.is_listening.load(Relaxed) && !self.is_unflushed.load(Relaxed) {
+            state.may_rest = false;
+            return Check::Rest;
+        }
+        Check::Wait(deadline.min(now + REST_AFTER))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -211,8 +251,30 @@ mod tests {
 
         tokio::time::advance(Duration::from_secs(3600)).await;
         progress.request_ended(false);
-        assert_eq!(progress.check(&limits, Instant::now()), Check::Wait(much_later + limits.idle));
+        assert_eq!(progress.check(&limits, Instant::now()), Check::Wait(much_later + REST_AFTER));
         assert_eq!(progress.check(&limits, much_later + limits.idle), Check::Expired(Expiry::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_rests_once_after_each_answer_that_has_left() {
+        let limits = limits();
+        let progress = Progress::new(Protocol::Http1);
+        progress.byte_arrived();
+        for _ in 0..2 {
+            progress.head_passed(None);
+            progress.request_began();
+            progress.flushed(false);
+            progress.request_ended(false);
+            let ended = Instant::now();
+            tokio::time::advance(REST_AFTER).await;
+            // The body is not read to its end, or the answer has not left.
+            assert_eq!(progress.check(&limits, Instant::now()), Check::Wait(Instant::now() + REST_AFTER));
+            progress.listens();
+            assert_eq!(progress.check(&limits, Instant::now()), Check::Wait(Instant::now() + REST_AFTER));
+            progress.flushed(true);
+            assert_eq!(progress.check(&limits, Instant::now()), Check::Rest);
+            assert_eq!(progress.check(&limits, Instant::now()), Check::Wait(ended + limits.idle));
+        }
     }
 
     #[tokio::test(start_paused = true)]

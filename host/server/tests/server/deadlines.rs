@@ -43,6 +43,27 @@ async fn an_idle_connection_is_closed_after_its_request() {
     server.assert_settles().await;
 }
 
+/// A connection that says nothing for a second gives up its buffers, and is served as before when it goes on.
+#[tokio::test]
+async fn a_connection_that_rested_goes_on() {
+    let server = start(Limits::default());
+    let mut stream = server.connect().await;
+    let whole = b"GET /ignore HTTP/1.1\r\nhost: a\r\n\r\n";
+    for split in [whole.len(), 20, 1] {
+        let (before, after) = whole.split_at(split);
+        stream.write_all(before).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        stream.write_all(after).await.unwrap();
+        read_until(&mut stream, "ignored").await;
+        tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    }
+    // Two at once after a rest, the second one refused.
+    stream.write_all(&[whole, b"GET /ignore HTTP/1.1\r\n\r\n".as_slice()].concat()).await.unwrap();
+    assert_eq!(statuses(&read_to_close(&mut stream).await), [200, 400]);
+    server.assert_settles().await;
+}
+
 #[tokio::test]
 async fn a_request_in_flight_is_not_idle() {
     let server = start(Limits { idle: std::time::Duration::from_millis(50), ..Limits::default() });

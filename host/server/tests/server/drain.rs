@@ -18,12 +18,20 @@ async fn a_stream_in_flight_is_finished_and_then_closed() {
     idle.write_all(b"GET /ignore HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     read_until(&mut idle, "ignored").await;
 
+    let mut resting = server.connect().await;
+    resting.write_all(b"GET /ignore HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    read_until(&mut resting, "ignored").await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    idle.write_all(b"GET /ignore HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    read_until(&mut idle, "ignored").await;
+
     server.drain.start();
     assert_eq!(read_to_close(&mut idle).await, "", "an idle connection is closed");
+    assert_eq!(read_to_close(&mut resting).await, "", "and one that rests");
     server.release.add_permits(1);
     let rest = read_to_close(&mut stream).await;
     assert!(rest.contains("second") && rest.ends_with("0\r\n\r\n"), "{rest}");
-    drop((stream, idle));
+    drop((stream, idle, resting));
     assert_eq!(server.drain.wait(HANG).await, Drained::Finished);
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
 }
