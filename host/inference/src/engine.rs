@@ -89,6 +89,8 @@ pub struct Job {
     pub weight: u32,
     /// When it has to be done, in the queue or after.
     pub deadline: Instant,
+    /// Whether nobody sees the reply before its end: text comes in larger pieces then, and its reader is woken less often.
+    pub is_whole: bool,
 }
 
 /// A loaded model that takes jobs. The last handle dropped ends its thread: at the latest after the step it is in.
@@ -282,7 +284,7 @@ impl Shared {
         if let Some(&(token, _)) = sampling.logit_bias.iter().find(|(token, _)| *token as usize >= words) {
             return Err(SubmitError::UnknownToken { token, tokens: words });
         }
-        let (writer, generation) = stream(self.settings.stream_buffer_bytes, self.bell.clone());
+        let (writer, generation) = stream(self.settings.stream_buffer_bytes, job.is_whole, self.bell.clone());
         let longest = now.checked_add(self.settings.deadline).unwrap_or(job.deadline);
         let reply = Reply::new(sampling.stop.clone(), self.codec.reasoning(), job.prompt.is_thinking);
         let request = Request {

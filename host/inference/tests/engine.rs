@@ -32,6 +32,7 @@ fn job(engine: &Engine, command: &str) -> Job {
         ticket: engine.reserve("ann").expect("a place"),
         weight: 1,
         deadline: Instant::now() + Duration::from_secs(60),
+        is_whole: false,
     }
 }
 

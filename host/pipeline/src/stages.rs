@@ -100,7 +100,7 @@ async fn prepare(
     of_tokens.put_back(&mut request);
     cap_tokens(&mut request, route);
     let held = (ticket, session.memory.take());
-    let (decoding, prompt) = generate(&session.encoders, model, request, held, deadline).await?;
+    let (decoding, prompt) = generate(&session.encoders, model, request, held, (deadline, !ctx.is_stream)).await?;
     record.usage = Usage { prompt, ..Usage::default() };
     Ok(Source::Decoding(decoding))
 }
@@ -191,7 +191,7 @@ async fn generate(
     model: &Lease,
     request: ChatRequest,
     (ticket, memory): (Ticket, Option<Share>),
-    deadline: Instant,
+    (deadline, is_whole): (Instant, bool),
 ) -> Result<(Decoding, u32), Refusal> {
     let parameters = request.parameters.clone();
     let lease = model.clone();
@@ -211,7 +211,7 @@ async fn generate(
     };
     let prompt = prompt.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
-    let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline };
+    let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline, is_whole };
     let decoding = model.engine().submit(job).map_err(|error| submit_refusal(&error))?;
     Ok((decoding, tokens))
 }

@@ -6,12 +6,16 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tollgate_domain::{FinishReason, Piece, TokenLogprobs, Usage};
 
 use super::command::Doorbell;
 use super::timing::Timing;
+
+/// A reader that wants a reply whole is woken this often while it grows, so that it can still end what it does not want.
+const WHOLE_WAKE_EVERY: Duration = Duration::from_millis(50);
 
 /// What comes out of a generation: any number of pieces, then exactly one `Done` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +77,8 @@ pub(crate) struct Writer {
 struct Shared {
     /// Bytes that may wait for the reader.
     limit: usize,
+    /// Whether the reader wants it whole: pieces that wait are joined, and it is seldom woken before the end.
+    is_whole: bool,
     state: Mutex<State>,
     changed: Notify,
     gone: AtomicBool,
@@ -89,6 +95,8 @@ struct State {
     /// Tokens up to now.
     usage: Usage,
     timing: Timing,
+    /// When the reader was last woken, where it is not woken for every piece.
+    woken: Option<Instant>,
 }
 
 /// What a reader finds.
@@ -98,9 +106,10 @@ enum Taken {
     End,
 }
 
-/// The two ends of a stream that holds `limit` bytes.
-pub(crate) fn stream(limit: usize, bell: Doorbell) -> (Writer, Generation) {
-    let shared = Arc::new(Shared { limit, state: Mutex::default(), changed: Notify::new(), gone: AtomicBool::new(false), bell });
+/// The two ends of a stream that holds `limit` bytes. `is_whole`: its reader waits for the end anyway.
+pub(crate) fn stream(limit: usize, is_whole: bool, bell: Doorbell) -> (Writer, Generation) {
+    let (state, changed, gone) = (Mutex::default(), Notify::new(), AtomicBool::new(false));
+    let shared = Arc::new(Shared { limit, is_whole, state, changed, gone, bell });
     (Writer { shared: Arc::clone(&shared) }, Generation { shared })
 }
 
@@ -187,10 +196,8 @@ impl Writer {
             state.timing.token();
         }
         state.usage = usage;
-        let is_heard = piece.is_some() && state.append(told.into_iter().chain(piece.map(Event::Piece)));
-        drop(state);
-        if is_heard {
-            self.shared.changed.notify_one();
+        if let Some(piece) = piece {
+            self.tell(state, told.into_iter().chain([Event::Piece(piece)]));
         }
     }
 
@@ -222,27 +229,51 @@ impl Writer {
     }
 
     fn append(&self, event: Event) {
-        let mut state = self.shared.lock();
-        let is_heard = state.append([event]);
+        self.tell(self.shared.lock(), [event]);
+    }
+
+    /// Appends, and wakes the reader if it is time to.
+    fn tell(&self, mut state: MutexGuard<'_, State>, events: impl IntoIterator<Item = Event>) {
+        let is_new = state.append(events, self.shared.is_whole);
+        let wakes = is_new && (!self.shared.is_whole || state.is_due(self.shared.limit));
         drop(state);
-        if is_heard {
+        if wakes {
             self.shared.changed.notify_one();
         }
     }
 }
 
 impl State {
-    /// Returns whether there is anything new: nothing follows the end.
-    fn append(&mut self, events: impl IntoIterator<Item = Event>) -> bool {
+    /// Returns whether there is anything new: nothing follows the end. `joins`: text is added to text that still waits.
+    fn append(&mut self, events: impl IntoIterator<Item = Event>, joins: bool) -> bool {
         if self.ended {
             return false;
         }
         for event in events {
             self.ended = matches!(event, Event::Done(_) | Event::Failed(_));
-            self.bytes = self.bytes.saturating_add(cost(&event));
-            self.events.push_back(event);
+            match (&event, self.events.back_mut()) {
+                (Event::Piece(Piece::Text(more)), Some(Event::Piece(Piece::Text(text)))) if joins => {
+                    text.push_str(more);
+                    self.bytes = self.bytes.saturating_add(more.len());
+                }
+                _ => {
+                    self.bytes = self.bytes.saturating_add(cost(&event));
+                    self.events.push_back(event);
+                }
+            }
         }
         true
+    }
+
+    /// Whether a reader that wants it whole has to be woken: at the end, before the row is parked, and now and then.
+    fn is_due(&mut self, limit: usize) -> bool {
+        let now = Instant::now();
+        let woken = *self.woken.get_or_insert(now);
+        let is_due = self.ended || self.bytes >= limit / 2 || now.saturating_duration_since(woken) >= WHOLE_WAKE_EVERY;
+        if is_due {
+            self.woken = Some(now);
+        }
+        is_due
     }
 }
 
@@ -272,6 +303,9 @@ fn cost(event: &Event) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     fn text(bytes: usize) -> Piece {
@@ -286,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_full_stream_parks_until_half_is_read() {
-        let (writer, mut reader) = stream(4_000, Doorbell::silent());
+        let (writer, mut reader) = stream(4_000, false, Doorbell::silent());
         writer.say(text(1_900));
         assert!(!writer.park());
         writer.say(text(1_900));
@@ -300,14 +334,14 @@ mod tests {
 
     #[test]
     fn a_dropped_writer_answers_and_a_dropped_reader_is_seen() {
-        let (writer, mut reader) = stream(100, Doorbell::silent());
+        let (writer, mut reader) = stream(100, false, Doorbell::silent());
         writer.say(text(1));
         drop(writer);
         assert_eq!(reader.try_next(), Some(Event::Piece(text(1))));
         assert_eq!(reader.try_next(), Some(Event::Failed(GenerateError::Stopped)));
         assert_eq!(reader.try_next(), None);
 
-        let (writer, reader) = stream(100, Doorbell::silent());
+        let (writer, reader) = stream(100, false, Doorbell::silent());
         assert!(!writer.is_gone());
         drop(reader);
         assert!(writer.is_gone());
@@ -316,7 +350,7 @@ mod tests {
     /// What is told of tokens takes room like text, and comes just before its own.
     #[test]
     fn log_probabilities_count_too() {
-        let (writer, mut reader) = stream(2_000, Doorbell::silent());
+        let (writer, mut reader) = stream(2_000, false, Doorbell::silent());
         let mut token = TokenLogprobs::new(b"x", -1.0, 20);
         (0..20).for_each(|_| token.push(b"a long word", -2.0));
         for _ in 0..4 {
@@ -327,9 +361,34 @@ mod tests {
         assert_eq!((reader.try_next(), reader.try_next()), (Some(Event::Logprobs(vec![token])), Some(Event::Piece(text(1)))));
     }
 
+    /// A reader of whole replies finds text joined, is woken before the row would be parked, and at the end.
+    #[test]
+    fn a_whole_reply_wakes_its_reader_seldom() {
+        let woken = |reader: &Generation| {
+            let mut context = Context::from_waker(Waker::noop());
+            pin!(reader.shared.changed.notified()).poll(&mut context).is_ready()
+        };
+        let (writer, mut reader) = stream(10_000, true, Doorbell::silent());
+        writer.say(text(3));
+        writer.say(text(4));
+        assert!(!woken(&reader));
+        assert_eq!((reader.try_next(), reader.try_next()), (Some(Event::Piece(text(7))), None));
+        writer.say(text(2_000));
+        writer.say(text(3_000));
+        assert!(woken(&reader) && !writer.park());
+        while reader.try_next().is_some() {}
+        writer.say(text(1));
+        assert!(!woken(&reader));
+        reader.shared.lock().woken = Instant::now().checked_sub(WHOLE_WAKE_EVERY);
+        writer.say(text(1));
+        assert!(woken(&reader), "it is told now and then");
+        writer.fail(GenerateError::Stopped);
+        assert!(woken(&reader));
+    }
+
     #[tokio::test]
     async fn nothing_follows_the_end() {
-        let (writer, mut reader) = stream(100, Doorbell::silent());
+        let (writer, mut reader) = stream(100, false, Doorbell::silent());
         let finish = Finish { reason: FinishReason::Stop, usage: Usage::default(), stop: None };
         writer.finish(finish.clone());
         writer.say(text(1));

@@ -22,6 +22,25 @@ struct Place {
     shared: usize,
 }
 
+/// What a tenant's running sequences hold, or would hold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    sequences: usize,
+    cells: usize,
+}
+
+impl Held {
+    /// With one more sequence of so many cells.
+    fn and(self, cells: usize) -> Held {
+        Held { sequences: self.sequences.saturating_add(1), cells: self.cells.saturating_add(cells) }
+    }
+
+    /// With one sequence of so many cells less.
+    fn without(self, cells: usize) -> Held {
+        Held { sequences: self.sequences.saturating_sub(1), cells: self.cells.saturating_sub(cells) }
+    }
+}
+
 impl Scheduler {
     /// Takes in whom there is room for, in turn. It stops at the first that has to wait: nobody overtakes within the turn order.
     pub(super) fn admit(&mut self) {
@@ -41,32 +60,34 @@ impl Scheduler {
         }
     }
 
-    /// The next in turn has fewer sequences than its share and is well behind others, who have more than theirs: the youngest of those go back to the
-    /// queue, if that is enough for it to get in (P-L5). Returns whether it is.
+    /// The next in turn holds less than its share and is well behind others, who hold more than theirs: the youngest of those go
+    /// back to the queue, if that is enough for it to get in (P-L5). What a tenant holds is the larger of two parts, of the
+    /// sequences and of the cells (its dominant share: Ghodsi et al., "Dominant Resource Fairness", 2011); one sequence each may
+    /// keep whatever it needs. Returns whether somebody went.
     fn make_way(&mut self) -> bool {
         let Some(next) = self.queue.peek() else { return false };
-        let mut held: HashMap<&str, usize> = HashMap::new();
-        for sequence in &self.running {
-            *held.entry(&sequence.tenant).or_default() += 1;
-        }
-        let share = |tenant: &str| self.queue.share(tenant, self.seats());
-        if held.get(&*next.tenant).is_some_and(|held| *held >= share(&next.tenant)) {
+        let needed = next.tokens.len().saturating_add(next.headroom());
+        let mut held = self.holdings();
+        if held.get(&*next.tenant).is_some_and(|held| !self.is_within_share(&next.tenant, held.and(needed))) {
             return false;
         }
         let mut youngest = (0..self.running.len()).collect::<Vec<_>>();
         youngest.sort_unstable_by_key(|index| Reverse(self.running.get(*index).map(|sequence| sequence.arrived)));
-        let mut cells = self.reserved().saturating_add(next.tokens.len()).saturating_add(next.headroom());
+        let mut cells = self.reserved().saturating_add(needed);
         let mut leaving = Vec::new();
         for index in youngest {
             if !leaving.is_empty() && cells <= self.context_tokens() {
                 break;
             }
             let Some(sequence) = self.running.get(index) else { continue };
-            let Some(held) = held.get_mut(&*sequence.tenant).filter(|held| **held > share(&sequence.tenant)) else { continue };
+            let Some(held) = held.get_mut(&*sequence.tenant) else { continue };
+            if held.sequences <= 1 || self.is_within_share(&sequence.tenant, *held) {
+                continue;
+            }
             // Who gives way comes later in turn, so that it does not get back in before the one it gave way to. Who has given way
             // before catches up first: nobody is sent back again and again.
             if self.queue.is_far_behind(&next.tenant, &sequence.tenant) && !sequence.is_catching_up() {
-                *held -= 1;
+                *held = held.without(sequence.cells());
                 cells = cells.saturating_sub(sequence.cells());
                 leaving.push(index);
             }
@@ -80,6 +101,21 @@ impl Scheduler {
             self.preempt(index);
         }
         true
+    }
+
+    /// What each tenant's running sequences hold.
+    fn holdings(&self) -> HashMap<&str, Held> {
+        let mut held: HashMap<&str, Held> = HashMap::new();
+        for sequence in &self.running {
+            let tenant = held.entry(&sequence.tenant).or_default();
+            *tenant = tenant.and(sequence.cells());
+        }
+        held
+    }
+
+    /// Whether so much is no more than a tenant's part of the sequences and of the cells.
+    fn is_within_share(&self, tenant: &str, held: Held) -> bool {
+        held.sequences <= self.queue.share(tenant, self.seats()) && held.cells <= self.queue.share(tenant, self.context_tokens())
     }
 
     /// Gives up what is least missed: the idle prefix used longest ago, or else the youngest parked sequence's place, but not

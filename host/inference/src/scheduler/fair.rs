@@ -106,12 +106,12 @@ impl<T> FairQueue<T> {
         self.pass(other).saturating_sub(self.pass(tenant)) > PATIENCE_ROWS * SCALE / weight
     }
 
-    /// A tenant's part of so many seats, by weight among those who wait or are active now; at least one.
-    pub(super) fn share(&self, tenant: &str, seats: usize) -> usize {
+    /// A tenant's part of so many sequences or cells, by weight among those who wait or are active now; at least one.
+    pub(super) fn share(&self, tenant: &str, whole: usize) -> usize {
         let all: u64 = self.tenants.values().filter(|entry| !entry.is_idle()).map(|entry| u64::from(entry.weight.max(1))).sum();
         let own = self.tenants.get(tenant).map_or(1, |entry| u64::from(entry.weight.max(1)));
-        let seats = u64::try_from(seats).unwrap_or(u64::MAX);
-        usize::try_from(seats.saturating_mul(own) / all.max(1)).unwrap_or(usize::MAX).max(1)
+        let whole = u64::try_from(whole).unwrap_or(u64::MAX);
+        usize::try_from(whole.saturating_mul(own) / all.max(1)).unwrap_or(usize::MAX).max(1)
     }
 
     /// Takes out everything waiting for which `leaves` holds.
