@@ -40,6 +40,7 @@ test: build ## Run every test in its short form
 	@$(CARGO) test --release --workspace --quiet
 
 verify: build ## Run the long forms of what is promised, or those of ROW="P-E1 P-L", and write VERIFICATION.md
+	@scripts/setup haproxy nginx strace testssl.sh
 	@$(CARGO) build --release --workspace --bin proof
 	@target/release/proof verify $(ROW)
 

@@ -26,6 +26,7 @@ mod series;
 mod signals;
 mod slow;
 mod smuggling;
+mod stalled;
 mod wire;
 
 use std::process::ExitCode;
@@ -138,7 +139,13 @@ fn load_rows() -> Vec<Spec> {
             "200 cancelled calls, then one; 10,000 random disconnects",
             "the last < 5 s; 0 sequences, requests, slots, descriptors left"
         ),
-        row!("P-L4-stalled", 15, load::stalled, "1,000 streams that nobody reads", "RSS +128 MiB at most; others' p99 < 2x"),
+        row!(
+            "P-L4-stalled",
+            15,
+            stalled::run,
+            "1,000 streams that nobody reads",
+            "RSS +128 MiB at most; others' token gap p99 < 2x"
+        ),
         row!(
             "P-L6-soak",
             90,

@@ -1,4 +1,4 @@
-//! Many clients, clients that leave, clients that do not read, and an hour of all of it (P-L1, P-L3, P-L4, P-L6).
+//! Many clients, clients that leave, and an hour of all of it (P-L1, P-L3, P-L6).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,8 @@ use super::wire::{CHAT, JSON, Wire, chat_body};
 use crate::report::Found;
 use crate::rows::Here;
 
-const LEVEL: &str = "[log]\nlevel = \"warn\"\n";
+/// Warnings alone.
+pub(super) const LEVEL: &str = "[log]\nlevel = \"warn\"\n";
 
 fn place() -> Place {
     let place = Place::new();
@@ -37,7 +38,7 @@ async fn busy(gateway: &Gateway, model: &str) -> u64 {
 }
 
 /// Waits until a model has nothing under way; what it has at the end.
-async fn settles(gateway: &Gateway, model: &str, patience: Duration) -> u64 {
+pub(super) async fn settles(gateway: &Gateway, model: &str, patience: Duration) -> u64 {
     let end = Instant::now() + patience;
     loop {
         let left = busy(gateway, model).await;
@@ -151,49 +152,6 @@ pub(crate) async fn leavers(here: Here) -> anyhow::Result<Found> {
     checks.check(line, left == 0 && requests == 0 && is_free);
     let line = format!("descriptors {files} before, {files_after} after; threads {threads}, {threads_after}");
     checks.check(line, files_after <= files + 4 && threads_after <= threads + 4);
-    Ok(checks.found())
-}
-
-/// P-L4: streams that nobody reads, beside some that are read.
-pub(crate) async fn stalled(here: Here) -> anyhow::Result<Found> {
-    let (count, seconds) = here.pick((1_000, 60), (60, 6));
-    let place = Place::new();
-    place.write("tollgate.toml", LEVEL);
-    place.write(
-        "listeners/main.toml",
-        "address = \"127.0.0.1:0\"\nauthenticators = [\"auth-keys\"]\n[limits]\nconnections_per_ip = 4000\n",
-    );
-    place.write("models/still.toml", "backend = \"scripted\"\nsequences = 256\nqueue = 4096\n[scripted]\ntoken_us = 1000\n");
-    let gateway = place.start().await;
-    let (wire, process) = (Wire::new(&place, &gateway)?, Process(gateway.pid()));
-    let alone = Good::run_for(&wire, here.pick(100, 50), Mix::Mixed, Duration::from_secs(here.pick(30, 5))).await;
-    let before = process.rss_kib()?;
-    let good = Good::start(&wire, here.pick(100, 50), Mix::Mixed);
-    let mut tasks = JoinSet::new();
-    let until = Instant::now() + Duration::from_secs(seconds + 30);
-    for _ in 0..count {
-        let wire = wire.clone();
-        tasks.spawn(async move {
-            let mut http = wire.http().await?;
-            // A stream is either open and unread, or waits for a sequence; both are held here.
-            let asked = chat_body("still", "forever", json!({ "stream": true }));
-            let opening = http.open("POST", CHAT, &[JSON], &asked);
-            let body = tokio::time::timeout_at(until, opening).await;
-            tokio::time::sleep_until(until).await;
-            drop(body);
-            anyhow::Ok(())
-        });
-    }
-    let ((), peak) = process.peak_kib(sleep(Duration::from_secs(seconds))).await?;
-    let tally = good.finish().await;
-    tasks.abort_all();
-    while tasks.join_next().await.is_some() {}
-    let left = settles(&gateway, "still", Duration::from_secs(10)).await;
-    let mut checks = Checks::default();
-    let grown = peak.saturating_sub(before);
-    checks.check(format!("{count} readers stalled: RSS +{:.1} MiB", grown as f64 / 1024.0), grown <= 128 << 10);
-    super::compare(&mut checks, &alone, &tally, 2.0);
-    checks.check(format!("{left} sequences in use after them"), left == 0);
     Ok(checks.found())
 }
 

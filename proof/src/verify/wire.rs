@@ -87,7 +87,17 @@ impl Wire {
 
     /// A TCP connection from a loopback address, so that caps per address do not meet the row's own load.
     pub(crate) async fn tcp(&self, source: Ipv4Addr) -> anyhow::Result<TcpStream> {
+        self.connect(TcpSocket::new_v4()?, source).await
+    }
+
+    /// The same with a receive buffer of so many bytes, so that little of what is not read leaves the gateway.
+    pub(crate) async fn narrow_tcp(&self, source: Ipv4Addr, bytes: u32) -> anyhow::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(bytes)?;
+        self.connect(socket, source).await
+    }
+
+    async fn connect(&self, socket: TcpSocket, source: Ipv4Addr) -> anyhow::Result<TcpStream> {
         socket.bind(SocketAddr::from((source, 0)))?;
         let stream = timeout(PATIENCE, socket.connect(self.address)).await.context("connect")??;
         stream.set_nodelay(true)?;
@@ -100,7 +110,10 @@ impl Wire {
             Alpn::Http1 => &self.http1,
             Alpn::Http2 => &self.http2,
         };
-        let stream = self.tcp(source).await?;
+        self.secure(self.tcp(source).await?, config).await
+    }
+
+    async fn secure(&self, stream: TcpStream, config: &Arc<ClientConfig>) -> anyhow::Result<TlsStream<TcpStream>> {
         let connecting = TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from("localhost")?, stream);
         Ok(timeout(PATIENCE, connecting).await.context("handshake")??)
     }
@@ -112,7 +125,16 @@ impl Wire {
 
     /// The same from another loopback address.
     pub(crate) async fn http_from(&self, source: Ipv4Addr) -> anyhow::Result<Http> {
-        let stream = self.tls(Alpn::Http1, source).await?;
+        self.speak(self.tls(Alpn::Http1, source).await?).await
+    }
+
+    /// The same with a narrow receive buffer (see [`Wire::narrow_tcp`]).
+    pub(crate) async fn narrow_http_from(&self, source: Ipv4Addr, bytes: u32) -> anyhow::Result<Http> {
+        let stream = self.narrow_tcp(source, bytes).await?;
+        self.speak(self.secure(stream, &self.http1).await?).await
+    }
+
+    async fn speak(&self, stream: TlsStream<TcpStream>) -> anyhow::Result<Http> {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {
             // Its error is the request's too.

@@ -9,6 +9,7 @@
 mod case;
 mod compare;
 mod contract;
+mod convert;
 mod document;
 mod expect;
 mod files;
