@@ -44,7 +44,8 @@ pub struct Settings {
     pub step_rows: u32,
     /// Whether what a tenant's request computed is kept for that tenant's next one.
     pub prefix_cache: bool,
-    /// Bytes of a reply that may wait for its reader; a stream that holds more parks its row (P-L4).
+    /// Bytes of a reply that may wait for its reader; a stream that holds more parks its row. The default leaves as much to the
+    /// connection of the 64 KiB that a stream may hold (P-L4).
     pub stream_buffer_bytes: usize,
     /// How long a row stays parked before its stream is closed (P-L4).
     pub stalled_reader: Duration,
@@ -65,7 +66,7 @@ impl Default for Settings {
             queue: 256,
             step_rows: 512,
             prefix_cache: true,
-            stream_buffer_bytes: 64 * 1024,
+            stream_buffer_bytes: 32 * 1024,
             stalled_reader: Duration::from_secs(30),
             deadline: Duration::from_secs(600),
             server_secret: [0; 32],

@@ -36,6 +36,9 @@ use crate::watch::{Turn, Watch};
 /// How long an HTTP/2 connection that was told to go away may take to do so.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// Of an answer that its client does not take, what is kept encrypted: one record (P-L4).
+const UNSENT_TLS_BYTES: usize = 16 * 1024;
+
 /// Fields that hyper parses without allocating for them.
 const HYPER_INLINE_HEADERS: usize = 100;
 
@@ -95,7 +98,10 @@ async fn handshake(shared: &Shared, acceptor: &TlsAcceptor, socket: Socket, id: 
         () = shared.signal.draining() => return None,
     };
     match outcome {
-        Ok(Ok(stream)) => Some(Box::new(stream)),
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().1.set_buffer_limit(Some(UNSENT_TLS_BYTES));
+            Some(Box::new(stream))
+        }
         Ok(Err(error)) => {
             shared.gauges.handshake_failed(HandshakeFailure::of(&error));
             tracing::debug!(connection = id, %error, "TLS handshake failed");

@@ -96,9 +96,10 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The buffer size handed to hyper for HTTP/1: it holds one whole head and never less than hyper needs.
+    /// The buffer size handed to hyper for HTTP/1: it holds one whole head and never less than hyper needs. What more there is of an
+    /// answer waits where it is made.
     pub(crate) fn http1_buffer_bytes(&self) -> usize {
-        self.stream_buffer_bytes.max(self.header_bytes).max(HYPER_MINIMUM_BUFFER)
+        self.header_bytes.max(HYPER_MINIMUM_BUFFER)
     }
 }
 
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_never_smaller_than_a_head_or_than_hyper_allows() {
-        let small = Limits { stream_buffer_bytes: 1, header_bytes: 1, ..Limits::default() };
+        let small = Limits { header_bytes: 1, ..Limits::default() };
         assert_eq!(small.http1_buffer_bytes(), HYPER_MINIMUM_BUFFER);
         let wide = Limits { header_bytes: 100_000, ..Limits::default() };
         assert_eq!(wide.http1_buffer_bytes(), 100_000);

@@ -75,7 +75,8 @@ async fn read(wire: Wire, stop: Arc<AtomicBool>) -> anyhow::Result<Vec<f64>> {
 /// Opens a stream and never reads of it; it is held until `until`, or until the gateway closes it.
 async fn stall(wire: Wire, source: Ipv4Addr, until: Instant) -> anyhow::Result<()> {
     let mut http = wire.narrow_http_from(source, UNREAD).await?;
-    let asked = chat_body("still", "forever", json!({ "stream": true }));
+    // What is told of each token fills the buffers soon: the gateway closes a stalled stream after 30 s.
+    let asked = chat_body("still", "forever", json!({ "stream": true, "logprobs": true, "top_logprobs": 20 }));
     // It is either open and unread, or waits for a sequence.
     let body = timeout_at(until, http.open("POST", CHAT, &[JSON], &asked)).await;
     tokio::time::sleep_until(until).await;
@@ -149,6 +150,6 @@ pub(crate) async fn run(here: Here) -> anyhow::Result<Found> {
     );
     checks.check(line, other < 2.0 * one);
     checks.check(format!("{left} sequences in use after them"), left == 0);
-    checks.method("The scripted model, a token in 5 ms to each stream, 256 sequences; stalled clients with receive buffers of 4 KiB, opened at 50/s at low priority.");
+    checks.method("The scripted model, a token in 5 ms to each stream, 256 sequences; stalled clients with receive buffers of 4 KiB that ask for the log-probabilities of 20 tokens, opened at 50/s at low priority.");
     Ok(checks.found())
 }

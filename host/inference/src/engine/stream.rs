@@ -291,14 +291,17 @@ impl Shared {
     }
 }
 
-/// Bytes that an event takes while it waits.
+/// The least that an allocation takes.
+const BLOCK: usize = 32;
+
+/// Bytes of memory that an event takes while it waits, about.
 fn cost(event: &Event) -> usize {
     let own = match event {
-        Event::Logprobs(tokens) => tokens.iter().map(TokenLogprobs::size).sum(),
+        Event::Logprobs(tokens) => tokens.iter().map(|token| token.size().saturating_add(2 * BLOCK)).sum::<usize>(),
         Event::Piece(piece) => piece.as_str().len(),
         Event::Done(_) | Event::Failed(_) => 0,
     };
-    own.saturating_add(size_of::<Event>())
+    own.saturating_add(size_of::<Event>()).saturating_add(BLOCK)
 }
 
 #[cfg(test)]
