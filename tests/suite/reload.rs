@@ -171,6 +171,21 @@ async fn what_is_wrong_goes_into_quarantine_and_the_last_good_one_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_that_a_build_goes_on() {
+    let place = Place::new();
+    place.write("tollgate.toml", "[build]\ntime_s = 4\n");
+    let gateway = start(&place, "good").await;
+    assert_eq!(gateway.admin(&["status"]).await["building_ms"], Value::Null);
+    // It takes the time that a build may take.
+    place.write("plugins/probe.toml", &probe_of(&plugin_file("probe"), "init = \"loop\""));
+    let (status, ()) = tokio::join!(
+        gateway.reload(),
+        until("a build is told", || async { gateway.admin(&["status"]).await["building_ms"].is_u64() })
+    );
+    assert_eq!((&status["state"], &status["building_ms"]), (&json!("degraded"), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_component_that_is_written_anew_is_built_anew() {
     let place = Place::new();
     let component = place.config().join("probe.wasm");
@@ -195,13 +210,18 @@ async fn a_model_that_died_is_loaded_again() {
     let place = Place::new();
     place.write("tollgate.toml", "[reload]\npoll_s = 1\n");
     let gateway = place.start().await;
-    let mut connection = gateway.client.connect().await;
-    let answer = connection.chat(MODEL, "panic", Value::Null).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
-    let client = &gateway.client;
-    until("the model answers again", || async move {
-        client.connect().await.chat(MODEL, "say back", Value::Null).await.status == StatusCode::OK
-    })
-    .await;
-    assert_eq!(gateway.admin(&["status"]).await["state"], "ok");
+    for state in ["ok", "degraded"] {
+        let mut connection = gateway.client.connect().await;
+        let answer = connection.chat(MODEL, "panic", Value::Null).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+        let client = &gateway.client;
+        until("the model answers again", || async move {
+            client.connect().await.chat(MODEL, "say back", Value::Null).await.status == StatusCode::OK
+        })
+        .await;
+        assert_eq!(gateway.admin(&["status"]).await["state"], state);
+        // The second time something else is in quarantine, which stands in nobody's way.
+        place.write("plugins/probe.toml", &probe_of(&place.data().join("missing.wasm"), ""));
+        assert_eq!(gateway.reload().await["state"], "degraded");
+    }
 }

@@ -156,6 +156,8 @@ enum Manner {
     Takes,
     /// Says 503 to the first, and takes what comes then.
     FirstBusy,
+    /// Takes what comes, and closes the connection with each answer.
+    Closes,
     Hangs,
 }
 
@@ -199,7 +201,10 @@ impl Collector {
             match manner {
                 Manner::Hangs => std::future::pending::<()>().await,
                 Manner::FirstBusy if is_first => *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
-                Manner::Takes | Manner::FirstBusy => self.kept.lock().unwrap().push((parts.headers, body)),
+                Manner::Takes | Manner::FirstBusy | Manner::Closes => self.kept.lock().unwrap().push((parts.headers, body)),
+            }
+            if matches!(manner, Manner::Closes) {
+                response.headers_mut().insert("connection", "close".parse().unwrap());
             }
             Ok::<_, Infallible>(response)
         });
@@ -361,6 +366,23 @@ async fn a_collector_may_want_tls_and_a_key() {
     place.write("tollgate.toml", &format!("[telemetry]\ninterval_s = 1\n{}", settings.replace("ca.pem", "none.pem")));
     let log = place.start_fails().await;
     assert!(log.contains("none.pem"), "{log}");
+}
+
+/// What is answered has been taken, also where the connection ends with the answer: nothing is sent twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_may_close_with_each_answer() {
+    let collector = Collector::start(Manner::Closes, None).await;
+    let place = place(&format!("endpoint = \"http://127.0.0.1:{}\"\n", collector.port));
+    let gateway = place.start().await;
+    for number in 1..=3 {
+        traced_chat(&gateway, "say a", Value::Null).await;
+        until("the spans are there", async || collector.kept.lock().unwrap().len() >= number).await;
+    }
+    until("they are counted", async || counted(&gateway, "exported").await > 0).await;
+    assert_eq!(counted(&gateway, "failed").await, 0);
+    let kept = collector.kept.lock().unwrap();
+    let bodies = kept.iter().map(|(_, body)| body).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(bodies.len(), kept.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,7 +148,10 @@ impl Builder {
 
     fn cached(&self, path: &Path, digest: &str) -> Option<Artifact> {
         match Artifact::read(path, &self.key, digest) {
-            Ok(artifact) => Some(artifact),
+            Ok(artifact) => {
+                prune::touch(path);
+                Some(artifact)
+            }
             Err(crate::ArtifactError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "compiled plugin refused; building it again");
@@ -174,7 +177,8 @@ impl Builder {
         let talk = async {
             let text = serde_json::to_vec(request)?;
             if let Some(stdin) = &mut stdin {
-                stdin.write_all(&text).await?;
+                // A child that ends before it has read all of it says why, or its status does.
+                let _ = stdin.write_all(&text).await;
             }
             drop(stdin);
             let (answer, words) = tokio::try_join!(read(stdout, MAX_ANSWER_BYTES), read(stderr, MAX_WORDS_BYTES))?;

@@ -90,7 +90,30 @@ impl Assembler {
     pub async fn build(&mut self, config: &Config, number: u64) -> Result<Generation, Vec<Quarantined>> {
         let mut failures = Vec::new();
         let plugins = self.plugins(config, &mut failures).await;
-        let models = self.models(config, &mut failures).await;
+        let models = self.models(config, &[], &mut failures).await;
+        self.assemble(config, number, (plugins, models), failures)
+    }
+
+    /// Builds `serving` anew with the models loaded again that have died, and with everything else as it is: what lies on disk by
+    /// now has no part in it.
+    ///
+    /// # Errors
+    /// One entry for each model that cannot be loaded.
+    pub async fn revive(&mut self, config: &Config, number: u64, serving: &Generation) -> Result<Generation, Vec<Quarantined>> {
+        let mut failures = Vec::new();
+        let plugins = serving.plugins.iter().map(|plugin| (plugin.id().to_owned(), Arc::clone(plugin))).collect();
+        let alive = serving.models.iter().filter(|model| model.is_alive()).cloned().collect::<Vec<_>>();
+        let models = self.models(config, &alive, &mut failures).await;
+        self.assemble(config, number, (plugins, models), failures)
+    }
+
+    fn assemble(
+        &mut self,
+        config: &Config,
+        number: u64,
+        (plugins, models): (HashMap<String, Arc<Plugin>>, Vec<Arc<Model>>),
+        mut failures: Vec<Quarantined>,
+    ) -> Result<Generation, Vec<Quarantined>> {
         let mut routes = Vec::new();
         for route in config.routes.values() {
             let concurrency = route.limits.concurrency.map(|limit| self.concurrency(route.id.as_str(), limit));
@@ -116,7 +139,7 @@ impl Assembler {
         if !failures.is_empty() {
             return Err(failures);
         }
-        self.last_good = plugins.iter().map(|(id, plugin)| (id.clone(), plugin.digest().to_owned())).collect();
+        let digests = plugins.iter().map(|(id, plugin)| (id.clone(), plugin.digest().to_owned())).collect();
         let mut plugins = plugins.into_values().collect::<Vec<_>>();
         plugins.sort_by(|a, b| a.id().cmp(b.id()));
         let generation = Generation {
@@ -128,6 +151,7 @@ impl Assembler {
             retired: CancellationToken::new(),
         };
         self.check_slots(config, &generation)?;
+        self.last_good = digests;
         Ok(generation)
     }
 
@@ -193,9 +217,14 @@ impl Assembler {
         Ok(plugin)
     }
 
-    async fn models(&mut self, config: &Config, failures: &mut Vec<Quarantined>) -> Vec<Arc<Model>> {
+    /// The models of a config; those in `kept` are taken as they are.
+    async fn models(&mut self, config: &Config, kept: &[Arc<Model>], failures: &mut Vec<Quarantined>) -> Vec<Arc<Model>> {
         let mut models = Vec::new();
         for spec in config.models.values() {
+            if let Some(model) = kept.iter().find(|model| model.id() == spec.id.as_str()) {
+                models.push(Arc::clone(model));
+                continue;
+            }
             match self.model(config, spec).await {
                 Ok(model) => models.push(model),
                 Err(reason) => failures.push(Quarantined::new(spec.file.as_str(), "load", reason)),

@@ -51,6 +51,8 @@ pub struct Status {
     pub reloads: u64,
     /// Reloads that did not: what failed is in quarantine.
     pub failed_reloads: u64,
+    /// When the build began that goes on now.
+    pub building_since: Option<Instant>,
     /// How long the last build took.
     pub last_build: Duration,
     /// Generations that still serve a request.
@@ -252,7 +254,10 @@ impl Reloader {
 
     async fn reload(&mut self) {
         let began = Instant::now();
-        match self.build().await {
+        self.update(|status| status.building_since = Some(began));
+        let built = self.build().await;
+        self.update(|status| status.building_since = None);
+        match built {
             Ok((config, generation)) => {
                 self.swap(config, generation, began.elapsed());
                 self.pipeline.set_degraded(false);
@@ -271,7 +276,7 @@ impl Reloader {
         }
     }
 
-    /// Loads models whose threads have died again, from the config that serves: nothing else that is wrong stands in their way. One
+    /// Loads models whose threads have died again, beside what serves: nothing else that is wrong stands in their way. One
     /// that dies again and again is left alone for longer each time, unless somebody asks.
     async fn revive(&mut self, is_asked: bool) {
         let generation = self.pipeline.current();
@@ -282,7 +287,7 @@ impl Reloader {
         }
         tracing::warn!(models = dead.join(", "), "loading again what has died");
         let (config, began) = (self.current.clone(), Instant::now());
-        match self.assembler.build(&config, self.next_number).await {
+        match self.assembler.revive(&config, self.next_number, &generation).await {
             Ok(generation) => self.swap(config, generation, began.elapsed()),
             Err(failures) => {
                 for failure in &failures {

@@ -33,7 +33,7 @@ use crate::socket::Socket;
 use crate::streams::StreamExecutor;
 use crate::watch::{Turn, Watch};
 
-/// How long an HTTP/2 connection that was told to go away may take to do so.
+/// How long a connection that is closed in good order may take to do so.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// Of an answer that its client does not take, what is kept encrypted: one record (P-L4).
@@ -120,28 +120,26 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Progress::new(Protocol::Http1);
-    let builder = http1_builder(&shared.limits);
+    let mut builder = http1_builder(&shared.limits);
     let mut watch = Watch::new(&progress, &shared.limits, &shared.signal);
     let mut gate = Gate::new(io, Arc::clone(&progress), &shared.limits);
     let mut edge = edge(shared, &progress, info);
-    let mut is_resting = false;
     loop {
         match watch.over(pin!(poll_fn(|cx| gate.poll_heard(cx)))).await {
             Turn::Done(Ok(())) => {}
             Turn::Done(Err(error)) => return End::Failed(error.into()),
-            Turn::Drains if is_resting && gate.is_silent() => {
-                // It has had its answers, and asks for nothing.
-                let _ = gate.shutdown().await;
+            Turn::Drains if gate.is_silent() => {
+                // It asks for nothing.
+                let _ = timeout(CLOSING, gate.shutdown()).await;
                 return End::Closed;
             }
             Turn::Drains | Turn::Rests => continue,
             Turn::Expired(reason) => return End::Expired(reason),
             Turn::Aborted => return End::Aborted,
         }
+        // Told to shut down before it has read, hyper would close without an answer to the head that is here.
+        builder.keep_alive(!watch.is_draining());
         let mut connection = builder.serve_connection(TokioIo::new(gate), edge);
-        if watch.is_draining() {
-            Pin::new(&mut connection).graceful_shutdown();
-        }
         loop {
             match watch.over(Pin::new(&mut connection)).await {
                 Turn::Done(Ok(())) => return End::Closed,
@@ -155,7 +153,7 @@ where
         let parts = connection.into_parts();
         // The gate lets one request through at a time, so hyper has nothing of the next one.
         debug_assert!(parts.read_buf.is_empty(), "a connection that rests has been read to its end");
-        (gate, edge, is_resting) = (parts.io.into_inner(), parts.service, true);
+        (gate, edge) = (parts.io.into_inner(), parts.service);
     }
 }
 
@@ -167,7 +165,6 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(limits.idle.saturating_add(limits.header))
         .max_buf_size(limits.http1_buffer_bytes())
         .max_header_size(limits.header_bytes.saturating_add(1))
-        .keep_alive(true)
         .half_close(false);
     if limits.headers > HYPER_INLINE_HEADERS {
         builder.max_headers(limits.headers);
@@ -192,7 +189,7 @@ where
         .max_header_list_size(limits.h2_header_list_bytes)
         .initial_stream_window_size(limits.h2_stream_window_bytes)
         .initial_connection_window_size(limits.h2_connection_window_bytes)
-        .max_send_buf_size(limits.stream_buffer_bytes)
+        .max_send_buf_size(limits.stream_buffer_bytes / 2)
         .keep_alive_interval(limits.h2_ping)
         .keep_alive_timeout(limits.h2_ping);
     let edge = edge(shared, &progress, info);

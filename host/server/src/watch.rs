@@ -51,6 +51,8 @@ impl<'a> Watch<'a> {
             Poll::Pending => poll_check(cx, progress, limits, alarm.as_mut()),
         });
         tokio::select! {
+            // The work first: what has arrived is taken in before the connection hears that the server drains.
+            biased;
             turn = step => turn,
             () = signal.draining(), if !*is_draining => {
                 *is_draining = true;

@@ -49,7 +49,12 @@ impl Scheduler {
             let (tokens, headroom) = (next.tokens.len(), next.headroom());
             let is_seat_free = self.running.len() < self.seats();
             let place = if is_seat_free { self.find_place(found, tokens, headroom) } else { None };
-            let Some(place) = place else { if self.make_way() { continue } else { return } };
+            let Some(place) = place else {
+                if self.make_way(own_cells(found, tokens.saturating_add(headroom))) {
+                    continue;
+                }
+                return;
+            };
             let Some(mut sequence) = self.queue.pop() else { return };
             sequence.ticket = None;
             if let Some(cached) = sequence.place(place.slot, place.decoded, place.shared) {
@@ -63,10 +68,9 @@ impl Scheduler {
     /// The next in turn holds less than its share and is well behind others, who hold more than theirs: the youngest of those go
     /// back to the queue, if that is enough for it to get in (P-L5). What a tenant holds is the larger of two parts, of the
     /// sequences and of the cells (its dominant share: Ghodsi et al., "Dominant Resource Fairness", 2011); one sequence each may
-    /// keep whatever it needs. Returns whether somebody went.
-    fn make_way(&mut self) -> bool {
+    /// keep whatever it needs. `needed` are the cells that the next one would have of its own. Returns whether somebody went.
+    fn make_way(&mut self, needed: usize) -> bool {
         let Some(next) = self.queue.peek() else { return false };
-        let needed = next.tokens.len().saturating_add(next.headroom());
         let mut held = self.holdings();
         if held.get(&*next.tenant).is_some_and(|held| !self.is_within_share(&next.tenant, held.and(needed))) {
             return false;
@@ -95,6 +99,17 @@ impl Scheduler {
         if leaving.is_empty() || cells > self.context_tokens() {
             return false;
         }
+        // Who was chosen before one that frees more may not be needed.
+        let mut kept = leaving.len();
+        leaving.retain(|index| {
+            let freed = self.running.get(*index).map_or(0, Sequence::cells);
+            let goes = kept == 1 || cells.saturating_add(freed) > self.context_tokens();
+            if !goes {
+                kept -= 1;
+                cells = cells.saturating_add(freed);
+            }
+            goes
+        });
         // From the back, so that taking one out does not move those that are still to be.
         leaving.sort_unstable_by_key(|index| Reverse(*index));
         for index in leaving {
@@ -202,7 +217,7 @@ impl Scheduler {
         let whole = tokens.saturating_add(headroom);
         let (keep, length) = (found.map(|found| found.slot), found.map_or(0, |found| found.length));
         let is_copy = found.is_some_and(|found| !found.is_idle);
-        let own = if is_copy { whole.saturating_sub(length) } else { whole };
+        let own = own_cells(found, whole);
         // If it cannot fit beside the running ones, nothing is given up for it.
         if !self.running.is_empty() && self.reserved().saturating_add(own) > self.context_tokens() {
             return None;
@@ -318,6 +333,11 @@ impl Scheduler {
     fn context_tokens(&self) -> usize {
         to_usize(self.backend.capabilities().context_tokens)
     }
+}
+
+/// Of the cells of a whole sequence those that it does not share with a running one.
+fn own_cells(found: Option<Match>, whole: usize) -> usize {
+    found.filter(|found| !found.is_idle).map_or(whole, |found| whole.saturating_sub(found.length))
 }
 
 /// A sequence has less than 4 billion tokens.

@@ -36,6 +36,23 @@ async fn a_stream_in_flight_is_finished_and_then_closed() {
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
 }
 
+/// Who has begun to ask is answered; who has said nothing is not waited for.
+#[tokio::test]
+async fn a_head_that_is_whole_only_after_the_drain_began_is_answered() {
+    let server = start(Limits::default());
+    let (mut silent, mut half) = (server.connect().await, server.connect().await);
+    half.write_all(b"GET /ignore HTTP/1.1\r\nho").await.unwrap();
+    // It has been read when this one, which came later, is answered.
+    server.assert_serves().await;
+    server.drain.start();
+    assert_eq!(read_to_close(&mut silent).await, "");
+    half.write_all(b"st: a\r\n\r\n").await.unwrap();
+    let answer = read_to_close(&mut half).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    drop((silent, half));
+    assert_eq!(server.drain.wait(HANG).await, Drained::Finished);
+}
+
 #[tokio::test]
 async fn what_outlives_the_grace_period_is_closed() {
     let server = start(Limits::default());

@@ -35,22 +35,22 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Writes all series, and lets go of those that nobody holds.
+    /// Writes all series, and then lets go of those that nobody holds: what they came to is told once more.
     pub(super) fn write(&self, scrape: &mut Scrape) {
         for (family, series) in FAMILIES.iter().zip(&self.counters) {
             let mut series = series.write().unwrap_or_else(PoisonError::into_inner);
-            series.retain(|_, count| Arc::strong_count(count) > 1);
             for (values, count) in series.iter() {
                 scrape.value(family.name, &borrowed(values), exact(count.get()));
             }
+            series.retain(|_, count| Arc::strong_count(count) > 1);
         }
         for (family, series) in FAMILIES.iter().zip(&self.histograms) {
             let mut series = series.write().unwrap_or_else(PoisonError::into_inner);
-            series.retain(|_, buckets| Arc::strong_count(buckets) > 1);
             for (values, buckets) in series.iter() {
                 let (counts, sum) = buckets.get();
                 scrape.histogram(family.name, &borrowed(values), &counts, sum);
             }
+            series.retain(|_, buckets| Arc::strong_count(buckets) > 1);
         }
     }
 }
@@ -149,7 +149,9 @@ mod tests {
         assert!(text(&registry).contains(line));
         drop(handles.0);
         assert!(text(&registry).contains(line));
+        handles.1.increment(1);
         drop(handles.1);
+        assert!(text(&registry).contains("} 4\n"), "what came last is told once more");
         assert!(!text(&registry).contains("tollgate_plugin_kills_total{"));
     }
 

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,7 +57,8 @@ pub(super) struct Client {
 /// A connection, and what drives it.
 struct Open {
     sender: SendRequest<Full<Bytes>>,
-    connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+    /// `None` when the collector has closed it.
+    connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
 }
 
 /// What a socket and a TLS stream have in common.
@@ -111,12 +112,12 @@ impl Client {
         if let Some(mut open) = self.open.take()
             && let Ok(response) = open.exchange(self.request(body.clone())?).await
         {
-            self.open = Some(open);
+            self.open = open.connection.is_some().then_some(open);
             return Ok(response);
         }
         let mut open = self.connect().await?;
         let response = open.exchange(self.request(body)?).await?;
-        self.open = Some(open);
+        self.open = open.connection.is_some().then_some(open);
         Ok(response)
     }
 
@@ -134,24 +135,28 @@ impl Client {
             Some((connector, name)) => Box::new(connector.connect(name.clone(), tcp).await?),
         };
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        Ok(Open { sender, connection: Box::pin(connection) })
+        Ok(Open { sender, connection: Some(Box::pin(connection)) })
     }
 }
 
 impl Open {
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, BoxError> {
         let Open { sender, connection } = self;
-        let exchange = async {
+        let mut exchange = pin!(async {
             sender.ready().await?;
             let (parts, body) = sender.send_request(request).await?.into_parts();
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
             Ok::<_, BoxError>(Response::from_parts(parts, body))
-        };
-        tokio::select! {
-            biased;
-            response = exchange => response,
-            ended = connection => Err(ended.err().map_or_else(|| "the collector closed the connection".into(), Into::into)),
+        });
+        if let Some(open) = connection {
+            tokio::select! {
+                biased;
+                response = &mut exchange => return response,
+                // An answer may have come with the close; if none has, the exchange fails when the connection is dropped.
+                _ = open => *connection = None,
+            }
         }
+        exchange.await
     }
 }
 

@@ -97,6 +97,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "generation": admin.pipeline.generation(),
         "live_generations": reload.live_generations,
         "reloads": reload.reloads,
+        "building_ms": reload.building_since.map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)),
         "last_build_ms": u64::try_from(reload.last_build.as_millis()).unwrap_or(u64::MAX),
         "quarantined": reload.quarantined.iter().chain(&reload.wrong_keys).collect::<Vec<_>>(),
         "needs_restart": reload.needs_restart,
