@@ -23,12 +23,12 @@ setup: ## Install what the build needs: Debian packages, the WASM target
 	@scripts/setup $(PACKAGES)
 
 plugins: setup ## Build the first-party plugins and the tests' guests into target/plugins
-	@echo "== plugins (target/plugins)"
-	@$(CARGO) build --release --quiet --workspace --bin xtask
+	@echo "== plugins (target/plugins); the first build of all takes 15 to 25 minutes on 2 cores, this part about 5"
+	@$(CARGO) build --release --workspace --bin xtask
 	@target/release/xtask plugins
 
 build: plugins ## Build target/release/tollgate
-	@echo "== tollgate (target/release/tollgate); the first build takes 15 to 25 minutes on 2 cores, most of it llama.cpp and wasmtime"
+	@echo "== tollgate (target/release/tollgate); most of the first build is llama.cpp and wasmtime"
 	@$(CARGO) build --release --workspace --bin tollgate
 
 run: build ## Run the gateway with CONFIG and DATA (by default ./config and ./data)

@@ -120,6 +120,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let left = || if is_forced { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
     stop_models(running, left().max(LAST_STEP)).await;
     send_traces(traces, left().clamp(LAST_STEP, LAST_SPANS)).await;
+    tracing::info!(?ending, "stopped");
     Ok(exit_code(&ending))
 }
 

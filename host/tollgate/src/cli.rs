@@ -119,7 +119,7 @@ pub(crate) struct TestPlugin {
 pub(crate) enum KeysCommand {
     /// The running gateway's keys; never their secrets.
     List(Ask),
-    /// Make a key: prints the secret once and writes its hash to the config directory.
+    /// Make a key: prints the secret once and writes its hash to the config directory. To withdraw it, delete that file.
     Add(AddKey),
 }
 

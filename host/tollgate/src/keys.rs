@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tollgate_config::{Allowed, Id, Name, Timestamp};
 use tollgate_store::hash;
 
@@ -30,12 +30,11 @@ fn add_key(add: &AddKey) -> anyhow::Result<()> {
     let dir = add.config.join("keys");
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let path = dir.join(format!("{}.toml", id.as_str()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(&path)
-        .with_context(|| format!("{}: remove it first if the key is to be replaced", path.display()))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => anyhow!("{} is there already: remove it first to replace the key", path.display()),
+            _ => anyhow!("{}: {error}", path.display()),
+        })?;
     file.write_all(text.as_bytes()).with_context(|| path.display().to_string())?;
     say(&secret);
     Ok(())

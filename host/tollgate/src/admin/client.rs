@@ -1,10 +1,11 @@
 //! The command line's end: ask, and print as a table or as JSON.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -17,15 +18,13 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Asks for `what` and prints the answer.
 pub(crate) fn show(ask: &Ask, what: &str) -> anyhow::Result<()> {
-    let answer = request(ask, "GET", what)?;
-    print(ask, &answer);
-    Ok(())
+    print(ask, &request(ask, "GET", what)?)
 }
 
 /// Has the gateway look at its config now. Fails if something went into quarantine.
 pub(crate) fn reload(ask: &Ask) -> anyhow::Result<()> {
     let answer = request(ask, "POST", "reload")?;
-    print(ask, &answer);
+    print(ask, &answer)?;
     match answer.get("quarantined").and_then(Value::as_array) {
         Some(quarantined) if !quarantined.is_empty() => {
             bail!("{} in quarantine; what served before serves on", quarantined.len())
@@ -35,11 +34,8 @@ pub(crate) fn reload(ask: &Ask) -> anyhow::Result<()> {
 }
 
 /// Asks for the metrics and prints them as they come.
-#[allow(clippy::print_stdout, reason = "a command line tool prints")]
 pub(crate) fn metrics(data: &Path) -> anyhow::Result<()> {
-    let text = exchange(data, "GET", "metrics")?;
-    print!("{}", String::from_utf8_lossy(&text));
-    Ok(())
+    write(&exchange(data, "GET", "metrics")?)
 }
 
 fn request(ask: &Ask, method: &str, what: &str) -> anyhow::Result<Value> {
@@ -55,9 +51,11 @@ fn exchange(data: &Path, method: &str, what: &str) -> anyhow::Result<Bytes> {
 
 async fn send(data: &Path, method: &str, what: &str) -> anyhow::Result<Bytes> {
     let path = data.join("admin.sock");
-    let stream = UnixStream::connect(&path)
-        .await
-        .with_context(|| format!("{}: is a gateway running with `--data {}`?", path.display(), data.display()))?;
+    let stream = UnixStream::connect(&path).await.map_err(|error| {
+        let path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let cure = "start one, or name its data directory with --data or TOLLGATE_DATA";
+        anyhow!("no gateway answers at {} ({error}): {cure}", path.display())
+    })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request =
         hyper::Request::builder().method(method).uri(format!("/{what}")).header("host", "admin").body(Empty::<Bytes>::new())?;
@@ -78,12 +76,17 @@ async fn send(data: &Path, method: &str, what: &str) -> anyhow::Result<Bytes> {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "a command line tool prints")]
-fn print(ask: &Ask, answer: &Value) {
-    if ask.json {
-        println!("{answer:#}");
-    } else {
-        print!("{}", render(answer));
+fn print(ask: &Ask, answer: &Value) -> anyhow::Result<()> {
+    let text = if ask.json { format!("{answer:#}\n") } else { render(answer) };
+    write(text.as_bytes())
+}
+
+/// Writes to standard output; a reader that has seen enough, as `head` has, is no failure.
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -173,11 +173,17 @@ async fn keys(State(admin): State<Admin>) -> Json<Value> {
             "roles": holder.principal.roles,
             "scopes": holder.principal.scopes,
             "models": holder.principal.models,
-            "expires_ms": holder.expires_ms,
+            "expires": holder.expires_ms.and_then(rfc3339),
             "disabled": holder.disabled,
         })
     });
     Json(keys.collect())
+}
+
+/// A moment, in milliseconds since 1970, as people write it; `None` beyond the year 9999.
+fn rfc3339(ms: u64) -> Option<String> {
+    let moment = time::OffsetDateTime::from_unix_timestamp(i64::try_from(ms / 1_000).ok()?).ok()?;
+    moment.format(&time::format_description::well_known::Rfc3339).ok()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -148,7 +148,7 @@ async fn raw_head(wire: &Wire, text: &str) -> anyhow::Result<String> {
 }
 
 /// The headers that answers may have here.
-const HEADERS: [&str; 10] = [
+const HEADERS: [&str; 11] = [
     "cache-control",
     "connection",
     "content-length",
@@ -156,6 +156,7 @@ const HEADERS: [&str; 10] = [
     "date",
     "retry-after",
     "server-timing",
+    "traceparent",
     "www-authenticate",
     "x-content-type-options",
     "x-request-id",
