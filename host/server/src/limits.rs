@@ -41,7 +41,8 @@ pub struct Limits {
     pub headers: usize,
     /// A request body, in bytes.
     pub body_bytes: u64,
-    /// What is buffered towards one client before the response body is asked for less, in bytes.
+    /// The system's send buffer towards one client, in bytes; a stream of HTTP/2 has half as much besides. HTTP/1 keeps no more of an
+    /// answer than of a head.
     pub stream_buffer_bytes: usize,
     /// Concurrent HTTP/2 streams of one connection.
     pub h2_streams: u32,
