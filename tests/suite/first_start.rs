@@ -53,6 +53,10 @@ async fn the_default_config_serves_the_demo_model() {
     let place = default_place();
     let gateway = place.start().await;
 
+    // ggml's threads are the gateway's own (`host/backends/llama/src/openmp.rs`).
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", gateway.pid())).unwrap();
+    assert!(maps.contains("libc.so") && !maps.contains("libgomp"), "{maps}");
+
     let nobody = gateway.client.with_key("");
     for (path, body) in [("/health", json!({ "status": "ok" })), ("/ready", json!({ "status": "ready" }))] {
         let answer = nobody.get(path).await;

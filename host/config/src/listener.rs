@@ -134,7 +134,8 @@ pub struct ListenerLimits {
     /// The HTTP/2 receive window of a connection in KiB, 64 to 65536. Default 1024.
     #[schemars(range(min = 64, max = 65_536))]
     pub h2_connection_window_kib: u32,
-    /// What is kept of a streamed reply for a reader that is slow, in KiB, 1 to 16384; then its decoding pauses. Default 64.
+    /// The system's buffer towards a reader of a streamed reply that is slow, in KiB, 1 to 16384, and half as much for each stream
+    /// of HTTP/2; then its decoding pauses. Default 64.
     #[schemars(range(min = 1, max = 16_384))]
     pub stream_buffer_kib: u32,
     /// Seconds that a reader may stall with its buffer full before it is closed, 1 to 600. Default 30.

@@ -1,6 +1,5 @@
 //! The composition root: from a config directory to a running gateway, in the order in which things start.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -31,10 +30,6 @@ use crate::open_files;
 use crate::panics;
 use crate::service::{Front, body_failure, edge_error};
 
-/// How long libgomp's threads spin before they sleep. Its default starves every other thread of a busy machine (decode fell to a
-/// twentieth); this costs 3 % of decode when alone. libgomp reads it when it is loaded, before `main`.
-const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "20000");
-
 /// How long everything may take beyond the grace period (P-U6), and how long the last step of a model may take in any case.
 const AFTER_GRACE: Duration = Duration::from_secs(5);
 const LAST_STEP: Duration = Duration::from_millis(500);
@@ -42,11 +37,6 @@ const LAST_STEP: Duration = Duration::from_millis(500);
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
 pub(crate) fn main(arguments: &Serve) -> anyhow::Result<ExitCode> {
-    if std::env::var_os(SPIN.0).is_none() && std::env::var_os("OMP_WAIT_POLICY").is_none() {
-        let error =
-            std::process::Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(SPIN.0, SPIN.1).exec();
-        return Err(error).context("starting again with libgomp's spinning bounded");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")?;
     let code = runtime.block_on(run(arguments));
     // What still runs after the grace period is not waited for.

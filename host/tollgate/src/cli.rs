@@ -35,8 +35,17 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
     /// How the running gateway is: generation, quarantine, connections.
+    ///
+    /// `generation` is the config that serves, counted from the start, `live_generations` how many still serve a request, `reloads`
+    /// how often a change was taken in. `quarantined` are files that were refused, with why: what they replaced serves on. `plugin_slots` are
+    /// places for instances of plugins, one for each that a request uses. Of a listener, `connections` and `requests` are open now,
+    /// `accepted` and `refused` are connections since the start.
     Status(Ask),
     /// The running gateway's plugins.
+    ///
+    /// `hooks` are what it does in a request, `capabilities` what it may ask of the host, `snapshot` whether requests start from
+    /// memory in which its `init` has run already, `cases` how many golden cases it passed when it was built, `digest` the
+    /// SHA-256 of component, config and engine together.
     Plugins(Ask),
     /// A plugin in the making.
     Plugin {
@@ -44,6 +53,10 @@ pub(crate) enum Command {
         command: PluginCommand,
     },
     /// The running gateway's models.
+    ///
+    /// `sequences` are replies at once, `context_tokens` what prompts and replies of all of them may have together. Of requests,
+    /// `waiting` are in the queue, `running` are decoded, `parked` have a reader that has stalled. `steps` are batches; `prefilled_tokens` were read
+    /// from prompts, `cached_tokens` did not have to be, `decoded_tokens` were written.
     Models(Ask),
     /// The running gateway's routes, and every path that it answers.
     Routes(Ask),

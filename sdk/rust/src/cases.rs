@@ -22,7 +22,8 @@ use std::task::{Poll, Waker};
 use tollgate_cases::{self as cases, Case, ENTROPY, Fault, Set, Start, Verdict};
 
 use crate::{
-    ChatRequest, Content, Context, Decision, FilterReply, JsonSchema, Outcome, Piece, Plugin, Refusal, RequestHead, Step, testing,
+    ChatRequest, Content, Context, Decision, FilterReply, JsonSchema, Outcome, Piece, Plugin, Refusal, RequestHead, Step, config,
+    testing,
 };
 
 /// Runs the cases of a directory against a plugin, each on a plugin of its own.
@@ -129,10 +130,7 @@ impl<P: Hooks> cases::Under for Native<P> {
         };
         testing::reset();
         // As in the gateway: there is no chance, no time and no key while a plugin is made.
-        let made = guarded(|| {
-            let config = serde_json::from_str(&config).map_err(|error| format!("config: {error}"))?;
-            P::new(config)
-        });
+        let made = guarded(|| P::new(config::read(&config)?));
         let plugin = made.map_err(|Fault(reason)| Start::Failed(reason))?.map_err(Start::Refused)?;
         let keys = case.clone();
         testing::answer_lookups(move |secret| convert::lookup(keys.lookup(secret)));

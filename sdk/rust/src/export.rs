@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::bindings::types::{ChatRequest, Content, Context, JsonSchema, Piece, Refusal, RequestHead};
 use crate::bindings::{authenticate, compose, filter_prompt, filter_reply, format, resume, setup};
-use crate::{Authenticate, Compose, Decision, FilterPrompt, FilterReply, Format, Outcome, Plugin, Step};
+use crate::{Authenticate, Compose, Decision, FilterPrompt, FilterReply, Format, Outcome, Plugin, Step, config};
 
 /// Where the one instance of a plugin lives. [`export!`](crate::export!) implements it.
 pub trait Instance: Plugin {
@@ -23,8 +23,7 @@ pub struct Hooks<P>(PhantomData<P>);
 
 impl<P: Instance> setup::exports::tollgate::plugin::setup::Guest for Hooks<P> {
     fn init(config: String) -> Result<(), String> {
-        let config = serde_json::from_str(&config).map_err(|error| format!("config: {error}"))?;
-        let plugin = P::new(config)?;
+        let plugin = P::new(config::read(&config)?)?;
         P::with(|cell| cell.set(plugin)).map_err(|_| "init was called twice".to_owned())
     }
 }

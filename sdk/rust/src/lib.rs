@@ -43,6 +43,7 @@
 pub mod bindings;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cases;
+mod config;
 pub mod credentials;
 mod export;
 pub mod log;

@@ -1,4 +1,4 @@
-//! A llama.cpp context that owns its model. All of this crate's unsafe code is here.
+//! A llama.cpp context that owns its model.
 #![allow(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
 
 use std::ptr::NonNull;
@@ -7,6 +7,8 @@ use std::sync::Arc;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 use tollgate_backend::{BackendError, DecodeError, Row, SequenceId};
+
+use crate::openmp;
 
 /// How big a context is.
 pub(crate) struct Shape {
@@ -52,6 +54,7 @@ unsafe impl Send for Context {}
 impl Context {
     pub(crate) fn new(model: Arc<LlamaModel>, shape: &Shape) -> Result<Self, BackendError> {
         let vocabulary = usize::try_from(model.n_vocab()).map_err(|_| BackendError::Load("it has no vocabulary".to_owned()))?;
+        openmp::provide();
         // SAFETY: plain data without arguments.
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = shape.tokens;

@@ -1,9 +1,13 @@
 //! The llama.cpp backend: GGUF models on the CPU.
 //!
 //! Model, vocabulary and tokenizer are llama-cpp-2's; the context is our own thin type over the sys crate ([`context`]), since the
-//! safe one borrows its model and hides calls that the scheduler needs. Nothing here samples, streams or knows of chat.
+//! safe one borrows its model and hides calls that the scheduler needs. ggml's threads are ours as well ([`openmp`]). Nothing here
+//! samples, streams or knows of chat.
 
 mod context;
+mod openmp;
+mod patience;
+mod team;
 mod tokenizer;
 
 use std::path::PathBuf;
