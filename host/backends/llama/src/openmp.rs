@@ -3,7 +3,7 @@
 //! libgomp decides once, when it is loaded, how long its threads spin, and it hardly spins at all as soon as two models together
 //! have more threads than there are cores. The functions and their arguments are the ABI that GCC calls (libgomp's manual, "The
 //! libgomp ABI"). A test of the whole program looks that libgomp is not there, so that a function that ggml may need one day
-//! does not silently come from a runtime that knows nothing of these threads.
+//! does not silently come from a runtime that knows nothing of these threads. The variables `OMP_*` and `GOMP_*` mean nothing here.
 #![allow(unsafe_code, reason = "C calls these functions; each block says why it is sound")]
 #![allow(non_snake_case, reason = "the names are OpenMP's")]
 
@@ -21,9 +21,21 @@ thread_local! {
 /// The lock of `omp atomic` on what no instruction changes at once.
 static ATOMIC: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
-/// Has the linker take OpenMP's functions from here.
+/// Has the linker take all of these functions from here, whatever objects they are in and whatever order it looks in.
 pub(crate) fn provide() {
-    std::hint::black_box(GOMP_parallel as *const ());
+    let all: [*const (); 10] = [
+        GOMP_parallel as *const (),
+        GOMP_barrier as *const (),
+        GOMP_single_start as *const (),
+        omp_get_thread_num as *const (),
+        omp_get_num_threads as *const (),
+        GOMP_loop_nonmonotonic_dynamic_start as *const (),
+        GOMP_loop_nonmonotonic_dynamic_next as *const (),
+        GOMP_loop_end as *const (),
+        GOMP_atomic_start as *const (),
+        GOMP_atomic_end as *const (),
+    ];
+    std::hint::black_box(all);
 }
 
 /// `omp parallel`. `threads` 0 means as many as there are cores.

@@ -1,4 +1,4 @@
-//! How long threads that wait for each other spin before they sleep.
+//! Whether threads that wait for each other spin for long before they sleep.
 //!
 //! Waking a thread that sleeps takes tens of microseconds where its core sleeps too, and the threads of a model wait for each other
 //! some hundred times for a token: alone on a machine, decoding is nearly three times as fast when they spin. Where other programs
@@ -6,27 +6,22 @@
 //! does not tell which it is (a virtual machine's host may have taken a core away, and spinning is still right), but the kernel
 //! does: it counts the time in which a thread was ready and another ran on its core.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a wait looks before it sleeps, about 1 ms.
-const LONG: u32 = 60_000;
-/// The same while the cores are wanted by others.
-const SHORT: u32 = 100;
 /// After as many waits in vain the kernel is asked.
 const STRIKES: u32 = 4;
-/// For how long spinning is short then, at first; each time that the cores turn out to be still wanted, twice as long.
-const SHORT_FOR: std::ops::RangeInclusive<Duration> = Duration::from_millis(400)..=Duration::from_secs(3);
-/// What the kernel says is looked at over this long at least, so that a moment's work of another program changes nothing.
-const LOOK: Duration = Duration::from_millis(40);
+/// How long what the kernel says is looked at. Less would let a moment's work of another program decide, more would hide it.
+const LOOK: RangeInclusive<Duration> = Duration::from_millis(40)..=Duration::from_millis(400);
+/// For how long waits are short then, at first; each time that the cores turn out to be still wanted, twice as long.
+const SHORT_FOR: RangeInclusive<Duration> = Duration::from_millis(400)..=Duration::from_secs(3);
 
-/// How long the threads of a team spin. All of them use it.
+/// What the threads of a team know of the others on this machine.
 #[derive(Debug)]
 pub(crate) struct Patience {
-    spins: AtomicU32,
+    is_long: AtomicBool,
     strikes: AtomicU32,
     cores: Mutex<Cores>,
 }
@@ -34,146 +29,180 @@ pub(crate) struct Patience {
 /// What the kernel says of the threads' time.
 #[derive(Debug)]
 struct Cores {
-    /// `/proc/thread-self/schedstat` of each thread, opened by itself.
-    threads: Vec<File>,
+    threads: Vec<Thread>,
     since: Instant,
-    /// What all of them had waited for a core until `since`.
-    waited: Duration,
-    /// Until when spinning is short, and for how long the next time.
+    /// Until when waits are short, and for how long the next time.
     short_until: Instant,
     short_for: Duration,
 }
 
+#[derive(Debug)]
+struct Thread {
+    id: u32,
+    /// How long it had waited for a core at [`Cores::since`].
+    waited: Duration,
+}
+
 impl Patience {
     pub(crate) fn new() -> Self {
-        let (waited, since) = (Duration::ZERO, Instant::now());
-        let cores = Cores { threads: Vec::new(), since, waited, short_until: since, short_for: *SHORT_FOR.start() };
-        Patience { spins: AtomicU32::new(LONG), strikes: AtomicU32::new(0), cores: Mutex::new(cores) }
+        let now = Instant::now();
+        let cores = Cores { threads: Vec::new(), since: now, short_until: now, short_for: *SHORT_FOR.start() };
+        Patience { is_long: AtomicBool::new(true), strikes: AtomicU32::new(0), cores: Mutex::new(cores) }
     }
 
-    /// Counts the time of this thread from now on. Where the kernel tells nothing, spinning stays long.
+    /// Counts this thread's time from now on.
     pub(crate) fn join(&self) {
-        if let Ok(file) = File::open("/proc/thread-self/schedstat") {
-            let mut cores = self.cores();
-            cores.threads.push(file);
-            cores.restart();
-        }
-    }
-
-    /// How often a wait looks before it sleeps.
-    pub(crate) fn spins(&self) -> u32 {
-        self.spins.load(Ordering::Relaxed)
-    }
-
-    /// A wait that looked `spins` times had to sleep.
-    pub(crate) fn in_vain(&self, spins: u32) {
-        if spins != LONG || !(self.strikes.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(STRIKES) {
-            return;
-        }
+        let id = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let mut cores = self.cores();
-        if cores.since.elapsed() < LOOK {
-            return;
-        }
-        if cores.are_wanted() {
-            self.spins.store(SHORT, Ordering::Relaxed);
-            cores.short_until = Instant::now() + cores.short_for;
-            cores.short_for = (cores.short_for * 2).min(*SHORT_FOR.end());
-        } else {
-            cores.short_for = *SHORT_FOR.start();
-            cores.restart();
+        cores.threads.push(Thread { id, waited: Duration::ZERO });
+        cores.restart();
+    }
+
+    /// Whether to spin for long.
+    pub(crate) fn is_long(&self) -> bool {
+        self.is_long.load(Ordering::Relaxed)
+    }
+
+    /// A long wait had to sleep.
+    pub(crate) fn in_vain(&self) {
+        if (self.strikes.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(STRIKES) {
+            let mut cores = self.cores();
+            // Another may have asked while this one waited for the lock.
+            if self.is_long() && cores.judge(Instant::now()) {
+                self.is_long.store(false, Ordering::Relaxed);
+            }
         }
     }
 
-    /// Spins long again if it was short for long enough. For the thread that leads.
+    /// Spins for long again if it did not for long enough. For the thread that leads.
     pub(crate) fn recover(&self) {
-        if self.spins() == LONG {
+        if self.is_long() {
             return;
         }
         let mut cores = self.cores();
         if Instant::now() >= cores.short_until {
             cores.restart();
-            self.spins.store(LONG, Ordering::Relaxed);
+            self.is_long.store(true, Ordering::Relaxed);
         }
     }
 
-    fn cores(&self) -> std::sync::MutexGuard<'_, Cores> {
+    fn cores(&self) -> MutexGuard<'_, Cores> {
         self.cores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Cores {
-    /// Whether the threads waited for a core for more than a fifth of the time since it was last asked.
-    fn are_wanted(&self) -> bool {
-        let threads = u32::try_from(self.threads.len()).unwrap_or(u32::MAX);
-        self.all_waited().saturating_sub(self.waited) > self.since.elapsed() * threads / 5
+    /// Whether waits are to be short from `now` on.
+    fn judge(&mut self, now: Instant) -> bool {
+        let looked = now.saturating_duration_since(self.since);
+        if looked < *LOOK.start() {
+            return false;
+        }
+        if looked > *LOOK.end() {
+            self.restart();
+            return false;
+        }
+        // All wait for the slowest.
+        let wait = self.threads.iter().map(|thread| waited(thread.id).saturating_sub(thread.waited)).max().unwrap_or_default();
+        let is_wanted = self.decide(wait, looked, now);
+        if !is_wanted {
+            self.restart();
+        }
+        is_wanted
+    }
+
+    /// Whether a thread that waited for a core for `wait` of `looked` says that others want the cores: more than a fifth.
+    fn decide(&mut self, wait: Duration, looked: Duration, now: Instant) -> bool {
+        let is_wanted = wait > looked / 5;
+        if is_wanted {
+            self.short_until = now + self.short_for;
+            self.short_for = (self.short_for * 2).min(*SHORT_FOR.end());
+        } else {
+            self.short_for = *SHORT_FOR.start();
+        }
+        is_wanted
     }
 
     fn restart(&mut self) {
-        self.waited = self.all_waited();
+        for thread in &mut self.threads {
+            thread.waited = waited(thread.id);
+        }
         self.since = Instant::now();
-    }
-
-    fn all_waited(&self) -> Duration {
-        self.threads.iter().filter_map(waited).sum()
     }
 }
 
-/// The second of the file's three numbers: nanoseconds in the queue of a core (Linux, Documentation/scheduler/sched-stats.rst).
-fn waited(schedstat: &File) -> Option<Duration> {
-    let mut bytes = [0; 96];
-    let length = schedstat.read_at(&mut bytes, 0).ok()?;
-    let text = std::str::from_utf8(bytes.get(..length)?).ok()?;
-    Some(Duration::from_nanos(text.split_ascii_whitespace().nth(1)?.parse().ok()?))
+/// How long a thread of this process has waited for a core: the second of three numbers, in nanoseconds (Linux,
+/// Documentation/scheduler/sched-stats.rst). Nothing where the kernel does not tell: then waits stay long.
+fn waited(thread: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap_or_default();
+    let nanoseconds = text.split_ascii_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
 
-    fn strike(patience: &Patience) {
-        (0..STRIKES).for_each(|_| patience.in_vain(LONG));
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn waits_are_short_for_longer_each_time_that_the_cores_are_wanted() {
+        let mut cores = Patience::new().cores.into_inner().expect("held by nobody");
+        let now = Instant::now();
+        assert!(!cores.decide(8 * MS, 40 * MS, now), "a fifth is not more than a fifth");
+        let short = [(); 5].map(|()| {
+            assert!(cores.decide(9 * MS, 40 * MS, now));
+            cores.short_until - now
+        });
+        assert_eq!(short, [400, 800, 1_600, 3_000, 3_000].map(Duration::from_millis));
+        assert!(!cores.decide(MS, 40 * MS, now));
+        assert_eq!(cores.short_for, *SHORT_FOR.start());
     }
 
-    /// Threads that sleep want no core; more threads than cores, that all want one, wait.
     #[test]
-    fn spinning_is_short_while_the_cores_are_wanted() {
+    fn what_was_looked_at_too_short_or_too_long_says_nothing() {
         let patience = Patience::new();
         patience.join();
-        std::thread::sleep(LOOK);
-        strike(&patience);
-        assert_eq!(patience.spins(), LONG);
-
-        let patience = Patience::new();
-        let over = AtomicBool::new(false);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            for _ in 0..4 * cores {
-                scope.spawn(|| {
-                    patience.join();
-                    while !over.load(Ordering::Relaxed) {
-                        std::hint::spin_loop();
-                    }
-                });
-            }
-            let until = Instant::now() + Duration::from_secs(60);
-            while patience.spins() == LONG && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(50));
-                strike(&patience);
-            }
-            over.store(true, Ordering::Relaxed);
-        });
-        assert_eq!(patience.spins(), SHORT);
-        patience.recover();
-        assert_eq!(patience.spins(), SHORT, "not yet");
-        patience.cores().short_until = Instant::now();
-        patience.recover();
-        assert_eq!(patience.spins(), LONG);
+        let mut cores = patience.cores();
+        // It has waited for all of its life.
+        cores.threads.iter_mut().for_each(|thread| thread.waited = Duration::ZERO);
+        let since = cores.since;
+        assert!(!cores.judge(since + *LOOK.start() - MS));
+        assert_eq!(cores.since, since, "it is looked at further");
+        assert!(!cores.judge(since + *LOOK.end() + MS));
+        assert_ne!(cores.since, since, "it begins anew");
     }
 
     #[test]
+    fn short_waits_become_long_again_in_time() {
+        let patience = Patience::new();
+        patience.is_long.store(false, Ordering::Relaxed);
+        patience.cores().short_until = Instant::now() + Duration::from_secs(3_600);
+        patience.recover();
+        assert!(!patience.is_long(), "not yet");
+        patience.cores().short_until = Instant::now();
+        patience.recover();
+        assert!(patience.is_long());
+    }
+
+    /// More threads than cores, all of which want one: the kernel counts that some wait.
+    #[test]
     fn the_kernel_counts_what_a_thread_waits() {
-        assert!(waited(&File::open("/proc/thread-self/schedstat").expect("Linux")).is_some());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let until = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let spinning = (0..4 * cores).map(|_| {
+                scope.spawn(|| {
+                    let own = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+                    while waited(own) < 5 * MS && Instant::now() < until {
+                        (0..100_000).for_each(|_| std::hint::spin_loop());
+                    }
+                    waited(own)
+                })
+            });
+            let spinning = spinning.collect::<Vec<_>>();
+            let waits = spinning.into_iter().map(|thread| thread.join().expect("no panic"));
+            assert!(waits.max().unwrap_or_default() >= 5 * MS);
+        });
     }
 }

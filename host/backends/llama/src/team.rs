@@ -5,10 +5,17 @@ use std::cell::RefCell;
 use std::num::Wrapping;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
 use crate::patience::Patience;
+
+/// How long a wait looks before it sleeps, and how often between two looks at the clock.
+const LONG: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 1_000;
+/// How often it looks while others want the cores.
+const SHORT: u32 = 100;
 
 /// Threads of a team at most: the low bits of [`Shared::region`].
 const MAX_THREADS: u32 = (1 << REGION_SHIFT) - 1;
@@ -27,6 +34,8 @@ pub(crate) struct Team {
     shared: Arc<Shared>,
     /// Threads that follow.
     followers: u32,
+    /// Threads that there can be: the system gave no more.
+    most: u32,
 }
 
 /// A thread's place in a region, from its beginning to its end.
@@ -80,13 +89,21 @@ struct Loop {
 }
 
 impl Word {
-    /// Looks `spins` times whether the value is another than `seen`, then sleeps until it is; false if it had to sleep.
-    fn wait(&self, seen: u32, spins: u32) -> bool {
-        for _ in 0..spins {
-            if self.value.load(Ordering::Acquire) != seen {
-                return true;
+    /// Waits until the value is another than `seen`: looks for it, for about a millisecond if `is_long`, then sleeps; whether it
+    /// slept.
+    fn wait(&self, seen: u32, is_long: bool) -> bool {
+        if self.look(seen, SHORT) {
+            return false;
+        }
+        if is_long {
+            let began = Instant::now();
+            while began.elapsed() < LONG {
+                if self.look(seen, LOOKS) {
+                    return false;
+                }
+                // One who is ready goes first: it may be the very thread that is waited for.
+                std::thread::yield_now();
             }
-            std::hint::spin_loop();
         }
         // Either the one who changes the value sees the sleeper, or the sleeper sees the change: both are sequentially
         // consistent, and the kernel looks at the value once more.
@@ -96,7 +113,14 @@ impl Word {
             let _ = futex::wait(&self.value, futex::Flags::PRIVATE, seen, None);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
-        false
+        true
+    }
+
+    fn look(&self, seen: u32, times: u32) -> bool {
+        (0..times).any(|_| {
+            std::hint::spin_loop();
+            self.value.load(Ordering::Acquire) != seen
+        })
     }
 
     fn set(&self, value: u32) {
@@ -129,9 +153,9 @@ impl Shared {
             self.barrier.set(seen.wrapping_add(1));
             return;
         }
-        let spins = self.patience.spins();
-        if !self.barrier.wait(seen, spins) {
-            self.patience.in_vain(spins);
+        let is_long = self.patience.is_long();
+        if self.barrier.wait(seen, is_long) && is_long {
+            self.patience.in_vain();
         }
     }
 
@@ -204,7 +228,7 @@ impl Team {
     pub(crate) fn new() -> Self {
         let shared = Shared::new();
         shared.patience.join();
-        Team { shared: Arc::new(shared), followers: 0 }
+        Team { shared: Arc::new(shared), followers: 0, most: MAX_THREADS }
     }
 
     /// Runs `task` on `threads` threads, or fewer if the system gives no more, and returns when all are done.
@@ -212,7 +236,7 @@ impl Team {
     /// # Safety
     /// `task` may be called with `argument` on any thread until this returns.
     pub(crate) unsafe fn run(&mut self, task: Task, argument: *mut std::ffi::c_void, threads: u32) {
-        let threads = self.grow(threads.clamp(1, MAX_THREADS));
+        let threads = self.grow(threads.clamp(1, self.most));
         self.shared.patience.recover();
         self.shared.singles.store(0, Ordering::Relaxed);
         self.shared.now.lock().unwrap_or_else(PoisonError::into_inner).number = 0;
@@ -231,7 +255,8 @@ impl Team {
             let seen = self.shared.region.value.load(Ordering::Relaxed);
             let made = std::thread::Builder::new().name(format!("ggml-{index}")).spawn(move || follow(&shared, index, seen));
             if let Err(error) = made {
-                tracing::warn!(%error, threads, "no more threads for a model");
+                self.most = index;
+                tracing::warn!(%error, asked = threads, threads = self.most, "no more threads for a model");
                 break;
             }
             self.followers += 1;
@@ -251,7 +276,7 @@ impl Drop for Team {
 fn follow(shared: &Arc<Shared>, index: u32, mut seen: u32) {
     shared.patience.join();
     loop {
-        shared.region.wait(seen, shared.patience.spins());
+        shared.region.wait(seen, shared.patience.is_long());
         seen = shared.region.value.load(Ordering::Acquire);
         let threads = seen & MAX_THREADS;
         if threads == 0 {
