@@ -204,6 +204,31 @@ async fn a_component_that_is_written_anew_is_built_anew() {
     assert_eq!(gateway.client.chat(MODEL, "config", Value::Null).await.content(), "here");
 }
 
+/// P-U2: what a plugin's author builds lies elsewhere, and is noticed as well. The poll, which would find it, is an hour away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_outside_of_the_config_is_noticed() {
+    let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
+    let component = folder.path().join("probe.wasm");
+    let mut bytes = fs::read(plugin_file("probe")).unwrap();
+    fs::write(&component, &bytes).unwrap();
+    place.write("tollgate.toml", "[reload]\npoll_s = 3600\n");
+    place.write("plugins/probe.toml", &probe_of(&component, "word = \"here\""));
+    place.write("routes/chat.toml", &route(1_000));
+    let gateway = place.start().await;
+    let generation =
+        || async { gateway.client.chat(MODEL, "config", Value::Null).await.header("x-tollgate-generation").to_owned() };
+    assert_eq!(generation().await, "1");
+
+    // The first look after the start may find the first change; the second is for the watcher alone.
+    for number in ["2", "3"] {
+        // An empty custom section makes it another component. It is renamed into place, as linkers do.
+        bytes.extend([0, 2, 1, b'x']);
+        fs::write(folder.path().join("new"), &bytes).unwrap();
+        fs::rename(folder.path().join("new"), &component).unwrap();
+        until("the component is built", || async { generation().await == number }).await;
+    }
+}
+
 /// A backend with a bug: its requests get an answer, the gateway says that it is not well, and the model comes back by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_died_is_loaded_again() {

@@ -166,16 +166,23 @@ impl Reloader {
         let trigger = Trigger(sender);
         let own = trigger.clone();
         let changed = Arc::new(Notify::new());
-        let watcher = watch::watch(&self.dir, trigger.clone(), Arc::clone(&changed))?;
+        let mut watching = watch::Watching::new(&self.dir, trigger.clone(), Arc::clone(&changed))?;
         let keys = Arc::new(KeyWatch::new(self.dir.clone(), std::mem::take(&mut self.keys), self.on_keys()));
         keys.run(changed, self.current.settings.reload.poll_s, &self.tracker, self.stop.clone());
         let stop = self.stop.clone();
         let tracker = self.tracker.clone();
         tracker.spawn(async move {
-            // Held for as long as the loop runs.
-            let _watcher = watcher;
             own.poke();
             loop {
+                let config = self.attempted.clone();
+                let followed = tokio::task::spawn_blocking(move || {
+                    watching.follow(&config);
+                    watching
+                });
+                watching = match followed.await {
+                    Ok(watching) => watching,
+                    Err(error) => return tracing::error!(%error, "changes are not noticed any more"),
+                };
                 let poll = Duration::from_secs(u64::from(self.current.settings.reload.poll_s));
                 let mut waiting = Vec::new();
                 tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
@@ -11,17 +11,65 @@ use tollgate_config::{Config, Source};
 
 use crate::Trigger;
 
-/// Watches a directory; every event is a reason to look.
-pub(crate) fn watch(dir: &Path, trigger: Trigger, changed: Arc<Notify>) -> Result<RecommendedWatcher, notify::Error> {
-    let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
-        // An error (the queue ran over) is a reason to look as well; a mere read is none.
-        if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
-            trigger.poke();
-            changed.notify_one();
+/// A watcher of the config directory, and of the files elsewhere that the config names.
+pub(crate) struct Watching {
+    watcher: RecommendedWatcher,
+    dir: PathBuf,
+    /// The files elsewhere. Their folders are watched, since a file is often replaced by another of its name; whatever else happens
+    /// in there is no reason to look.
+    named: Arc<Mutex<BTreeSet<PathBuf>>>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Watching {
+    /// Watches `dir`; every event in it is a reason to look.
+    pub(crate) fn new(dir: &Path, trigger: Trigger, changed: Arc<Notify>) -> Result<Self, notify::Error> {
+        let named = Arc::new(Mutex::new(BTreeSet::new()));
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let (inside, elsewhere) = (dir.clone(), Arc::clone(&named));
+        let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
+            // An error (the queue ran over) is a reason to look as well; a mere read is none.
+            let is_reason = match event {
+                Ok(notify::Event { kind: EventKind::Access(_), .. }) => false,
+                Ok(event) => {
+                    let named = elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+                    event.paths.is_empty() || event.paths.iter().any(|path| path.starts_with(&inside) || named.contains(path))
+                }
+                Err(_) => true,
+            };
+            if is_reason {
+                trigger.poke();
+                changed.notify_one();
+            }
+        })?;
+        watcher.watch(&dir, RecursiveMode::Recursive)?;
+        Ok(Watching { watcher, dir, named, folders: BTreeSet::new() })
+    }
+
+    /// Watches what `config` names as well. A folder that cannot be watched, and what lies behind a link, is found at the next poll.
+    pub(crate) fn follow(&mut self, config: &Config) {
+        let named = named_files(config).into_iter().filter_map(|file| {
+            let folder = file.path.parent()?.canonicalize().ok()?;
+            Some(folder.join(file.path.file_name()?)).filter(|path| !path.starts_with(&self.dir))
+        });
+        let named = named.collect::<BTreeSet<_>>();
+        let wanted = named.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect::<BTreeSet<_>>();
+        for gone in self.folders.difference(&wanted) {
+            // It may have been removed, and its watch with it.
+            let _ = self.watcher.unwatch(gone);
         }
-    })?;
-    watcher.watch(dir, RecursiveMode::Recursive)?;
-    Ok(watcher)
+        self.folders.retain(|folder| wanted.contains(folder));
+        for folder in wanted {
+            if self.folders.contains(&folder) {
+                continue;
+            }
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.folders.insert(folder)),
+                Err(error) => tracing::debug!(folder = %folder.display(), %error, "not watched, but polled"),
+            }
+        }
+        *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
+    }
 }
 
 /// A digest of the config files and of what they name. Components are small and hashed; model files are taken by their size and
