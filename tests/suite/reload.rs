@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -226,6 +228,38 @@ async fn a_component_outside_of_the_config_is_noticed() {
         fs::write(folder.path().join("new"), &bytes).unwrap();
         fs::rename(folder.path().join("new"), &component).unwrap();
         until("the component is built", || async { generation().await == number }).await;
+    }
+}
+
+/// P-U2: where links lead is noticed, though nothing in the config directory itself changes. The poll is an hour away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_elsewhere_is_noticed() {
+    let place = Place::new();
+    place.write("tollgate.toml", "[reload]\npoll_s = 3600\n");
+    write_as(5, &place, "plugins/probe.toml", &probe("w0"), 0);
+    place.write("routes/chat.toml", &route(1_000));
+    let (config, first, second) = (place.config(), place.data().join("first"), place.data().join("second"));
+    fs::rename(&config, &first).unwrap();
+    symlink(&first, &config).unwrap();
+    let gateway = place.start().await;
+    let says = |word: String| {
+        let client = &gateway.client;
+        async move { client.chat(MODEL, "config", Value::Null).await.content() == word }
+    };
+    // As Kubernetes does it, but for the volume, which is outside of the config directory.
+    for number in 1..=3 {
+        let word = format!("w{number}");
+        write_as(5, &place, "plugins/probe.toml", &probe(&word), number);
+        until("the new target is served", || says(word.clone())).await;
+    }
+    // The config directory is another one, and what changes in that is noticed.
+    assert!(Command::new("cp").arg("-a").args([&first, &second]).status().unwrap().success());
+    let next = place.data().join("next");
+    symlink(&second, &next).unwrap();
+    fs::rename(next, &config).unwrap();
+    for word in ["w4", "w5"] {
+        place.write("plugins/probe.toml", &probe(word));
+        until("the other directory is served", || says(word.to_owned())).await;
     }
 }
 

@@ -21,8 +21,15 @@ pub struct Generation {
     pub plugins: Vec<Arc<Plugin>>,
     /// All models.
     pub models: Models,
-    /// Cancelled when the generation's drain deadline has passed: what still runs on it ends.
+    /// Cancelled when the generation's drain deadline has passed, so that what still runs on it ends, and when it is dropped.
     pub retired: CancellationToken,
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // Nothing runs on it: who waits for its end need not wait for its deadline.
+        self.retired.cancel();
+    }
 }
 
 impl fmt::Debug for Generation {

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod keys;
+mod links;
 mod quarantine;
 mod revival;
 mod routes;

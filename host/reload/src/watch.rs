@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
@@ -10,31 +10,42 @@ use tokio::sync::Notify;
 use tollgate_config::{Config, Source};
 
 use crate::Trigger;
+use crate::links::{links_in, trail};
 
-/// A watcher of the config directory, and of the files elsewhere that the config names.
+/// A watcher of the config directory, and of the files elsewhere that the config names or that links in it lead to.
 pub(crate) struct Watching {
     watcher: RecommendedWatcher,
+    /// As it was given: which directory that is may change.
     dir: PathBuf,
-    /// The files elsewhere. Their folders are watched, since a file is often replaced by another of its name; whatever else happens
-    /// in there is no reason to look.
-    named: Arc<Mutex<BTreeSet<PathBuf>>>,
+    places: Arc<Mutex<Places>>,
     folders: BTreeSet<PathBuf>,
+}
+
+/// Where an event is a reason to look.
+struct Places {
+    /// The config directory, with all that is in it.
+    dir: PathBuf,
+    /// Files and links elsewhere. Their folders are watched, since a file is often replaced by another of its name; whatever else
+    /// happens in there is no reason to look.
+    named: BTreeSet<PathBuf>,
+}
+
+impl Places {
+    fn concern(&self, event: &notify::Event) -> bool {
+        event.paths.is_empty() || event.paths.iter().any(|path| path.starts_with(&self.dir) || self.named.contains(path))
+    }
 }
 
 impl Watching {
     /// Watches `dir`; every event in it is a reason to look.
     pub(crate) fn new(dir: &Path, trigger: Trigger, changed: Arc<Notify>) -> Result<Self, notify::Error> {
-        let named = Arc::new(Mutex::new(BTreeSet::new()));
-        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-        let (inside, elsewhere) = (dir.clone(), Arc::clone(&named));
+        let places = Arc::new(Mutex::new(Places { dir: real(dir), named: BTreeSet::new() }));
+        let own = Arc::clone(&places);
         let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
             // An error (the queue ran over) is a reason to look as well; a mere read is none.
             let is_reason = match event {
                 Ok(notify::Event { kind: EventKind::Access(_), .. }) => false,
-                Ok(event) => {
-                    let named = elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-                    event.paths.is_empty() || event.paths.iter().any(|path| path.starts_with(&inside) || named.contains(path))
-                }
+                Ok(event) => own.lock().unwrap_or_else(PoisonError::into_inner).concern(&event),
                 Err(_) => true,
             };
             if is_reason {
@@ -42,17 +53,21 @@ impl Watching {
                 changed.notify_one();
             }
         })?;
-        watcher.watch(&dir, RecursiveMode::Recursive)?;
-        Ok(Watching { watcher, dir, named, folders: BTreeSet::new() })
+        watcher.watch(&real(dir), RecursiveMode::Recursive)?;
+        Ok(Watching { watcher, dir: dir.to_owned(), places, folders: BTreeSet::new() })
     }
 
-    /// Watches what `config` names as well. A folder that cannot be watched, and what lies behind a link, is found at the next poll.
+    /// Watches what `config` names as well, and every link on the way. A folder that cannot be watched is looked at by the next poll.
     pub(crate) fn follow(&mut self, config: &Config) {
-        let named = named_files(config).into_iter().filter_map(|file| {
-            let folder = file.path.parent()?.canonicalize().ok()?;
-            Some(folder.join(file.path.file_name()?)).filter(|path| !path.starts_with(&self.dir))
-        });
-        let named = named.collect::<BTreeSet<_>>();
+        let dir = real(&self.dir);
+        let before = self.lock().dir.clone();
+        if dir != before {
+            let _ = self.watcher.unwatch(&before);
+            self.watch(&dir, RecursiveMode::Recursive);
+        }
+        let named = named_files(config).into_iter().map(|file| file.path);
+        let named = named.chain(links_in(&dir)).chain([self.dir.clone()]).flat_map(|path| trail(&path));
+        let named = named.filter(|path| !path.starts_with(&dir)).collect::<BTreeSet<_>>();
         let wanted = named.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect::<BTreeSet<_>>();
         for gone in self.folders.difference(&wanted) {
             // It may have been removed, and its watch with it.
@@ -60,16 +75,29 @@ impl Watching {
         }
         self.folders.retain(|folder| wanted.contains(folder));
         for folder in wanted {
-            if self.folders.contains(&folder) {
-                continue;
-            }
-            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.folders.insert(folder)),
-                Err(error) => tracing::debug!(folder = %folder.display(), %error, "not watched, but polled"),
+            if !self.folders.contains(&folder) && self.watch(&folder, RecursiveMode::NonRecursive) {
+                self.folders.insert(folder);
             }
         }
-        *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
+        *self.lock() = Places { dir, named };
     }
+
+    fn watch(&mut self, folder: &Path, mode: RecursiveMode) -> bool {
+        let watched = self.watcher.watch(folder, mode);
+        if let Err(error) = &watched {
+            tracing::debug!(folder = %folder.display(), %error, "not watched, but polled");
+        }
+        watched.is_ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The path of a folder without links, if there is one.
+fn real(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
 /// A digest of the config files and of what they name. Components are small and hashed; model files are taken by their size and

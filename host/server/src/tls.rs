@@ -84,6 +84,8 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+        // The order of suites is the provider's, the strongest first, as scanners (testssl.sh) ask for.
+        config.ignore_client_order = true;
         // Keys for tickets live in memory and are replaced every six hours.
         config.ticketer = Ticketer::new()?;
         // Early data can be replayed; nothing here may be asked twice.

@@ -62,7 +62,10 @@ async fn testssl(place: &Place, gateway: &Gateway, is_quick: bool) -> anyhow::Re
     };
     timeout(Duration::from_secs(600), run.wait()).await.context("testssl.sh is not done after 10 minutes")??;
     let findings = serde_json::from_slice::<Vec<Value>>(&std::fs::read(&out)?)?;
-    let is_grave = |finding: &&Value| matches!(finding["severity"].as_str(), Some("HIGH" | "CRITICAL" | "FATAL"));
+    // Who issues certificates for this machine alone has no address at which others could ask whether they are revoked.
+    let of_the_issuer = |finding: &Value| finding["id"] == "cert_revocation";
+    let is_grave =
+        |finding: &&Value| matches!(finding["severity"].as_str(), Some("HIGH" | "CRITICAL" | "FATAL")) && !of_the_issuer(finding);
     let grave = findings.iter().filter(is_grave).map(|finding| format!("{}: {}", finding["id"], finding["finding"])).collect();
     Ok(Some((grave, findings.len())))
 }
@@ -188,7 +191,7 @@ pub(crate) async fn run(here: Here) -> anyhow::Result<Found> {
     checks.check(format!("{panics} panics in the log"), panics == 0);
     checks.check("the gateway answers", wire.ask("GET", "/health", &[], b"").await?.status.is_success());
     checks.method(
-        "The clients of the flood share the two cores, at low priority; each makes a whole handshake and closes. Established: good \
+        "That the local authority's certificate names no place to ask for revocation is no finding here. The clients of the flood share the two cores, at low priority; each makes a whole handshake and closes. Established: good \
          traffic over kept connections, p99 against the same before the flood.",
     );
     Ok(checks.found())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 use time::{Duration, OffsetDateTime};
@@ -30,10 +31,18 @@ pub(crate) fn start_tls(limits: Limits) -> Secured {
 
 impl Secured {
     pub(crate) async fn connect(&self, alpn: &[&[u8]], name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_with(rustls::crypto::aws_lc_rs::default_provider(), alpn, name).await
+    }
+
+    async fn connect_with(
+        &self,
+        provider: CryptoProvider,
+        alpn: &[&[u8]],
+        name: &'static str,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca.authority).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
@@ -60,6 +69,19 @@ async fn a_client_that_trusts_the_local_authority_is_served() {
     }
     assert!(secured.connect(&[b"http/1.1"], "elsewhere.example").await.is_err());
     assert!(secured.connect(&[b"spdy/1"], "localhost").await.is_err(), "ALPN has to agree");
+}
+
+#[tokio::test]
+async fn the_server_chooses_the_cipher_suite() {
+    // P-E6: whatever the client would like best.
+    let secured = start_tls(Limits::default());
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    for _ in 0..2 {
+        let stream = secured.connect_with(provider.clone(), &[b"h2"], "localhost").await.unwrap();
+        let suite = stream.get_ref().1.negotiated_cipher_suite().unwrap().suite();
+        assert_eq!(suite, rustls::CipherSuite::TLS13_AES_256_GCM_SHA384);
+        provider.cipher_suites.reverse();
+    }
 }
 
 #[tokio::test]
