@@ -68,10 +68,22 @@ async fn plugin_test_runs_the_cases_of_a_component_or_a_folder() {
     assert!(!success && said.contains("has no component (*.wasm); build it there, or name it"), "{said}");
     fs::copy(plugin_file("probe"), &component).unwrap();
     let (success, said) = run(&[at_component]).await;
-    assert!(!success && said.contains("there is no such case"), "{said}");
+    assert!(!success && said.contains("there are no cases: name their folder"), "{said}");
     fs::write(cases.join("a.toml"), PASSES).unwrap();
     let (success, said) = run(&[at_folder]).await;
     assert!(success && said == "1 of 1 cases passed, on 1 instances\n", "{said}");
+
+    // Packed, it brings them along; packed again, it would bring them twice.
+    let packed = place.data().join("packed.wasm");
+    let pack = async |from: &str| {
+        let cases = cases.to_str().unwrap();
+        tollgate(&["plugin", "pack", from, "--cases", cases, "--out", packed.to_str().unwrap()]).await
+    };
+    assert!(pack(at_component).await.status.success());
+    let (success, said) = run(&[packed.to_str().unwrap()]).await;
+    assert!(success && said == "1 of 1 cases passed, on 1 instances\n", "{said}");
+    let said = String::from_utf8(pack(packed.to_str().unwrap()).await.stderr).unwrap();
+    assert!(said.contains("it has cases already"), "{said}");
 
     fs::write(cases.join("b.toml"), FAILS).unwrap();
     let (success, said) = run(&[at_component, "--cases", cases.to_str().unwrap()]).await;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tollgate_tests::{Client, Gateway, Place, plugin_file, write_as};
 
-use crate::support::until;
+use crate::support::{tollgate, until};
 
 const MODEL: &str = "scripted";
 const RELOADS: usize = 50;
@@ -261,6 +261,16 @@ async fn a_link_that_leads_elsewhere_is_noticed() {
         place.write("plugins/probe.toml", &probe(word));
         until("the other directory is served", || says(word.to_owned())).await;
     }
+}
+
+#[tokio::test]
+async fn check_finds_files_that_are_not_there() {
+    let place = Place::new();
+    place.write("plugins/gone.toml", &probe_of(&place.data().join("gone.wasm"), ""));
+    let output = tollgate(&["check", "--config", place.config().to_str().unwrap()]).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    let told = format!("error: plugins/gone.toml: component: {}: No such file", place.data().join("gone.wasm").display());
+    assert!(!output.status.success() && said.contains(&told), "{said}");
 }
 
 /// A backend with a bug: its requests get an answer, the gateway says that it is not well, and the model comes back by itself.

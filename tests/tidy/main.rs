@@ -40,9 +40,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tollgate-reload", &["tollgate-config", "tollgate-plugins", "tollgate-models", "tollgate-pipeline"]),
     ("tollgate", &["*"]),
     ("tollgate-cases", &[]),
+    ("tollgate-pack", &["tollgate-cases"]),
     ("tollgate-sdk", &["tollgate-cases"]),
     ("tollgate-proof", &["tollgate-domain", "tollgate-plugins", "tollgate-plugin-filter-pii"]),
-    ("xtask", &["tollgate-cases"]),
+    ("xtask", &["tollgate-cases", "tollgate-pack"]),
 ];
 /// What a plugin may depend on, wherever it lies.
 const PLUGIN: &[&str] = &["tollgate-sdk"];

@@ -1,11 +1,9 @@
-//! From crates to components: core modules by cargo, components by wit-component.
+//! From crates to components: core modules by cargo, components by `tollgate-pack`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use tollgate_cases::{SECTION, Set};
-use wasm_encoder::{ComponentSection, CustomSection};
 
 use crate::variants;
 
@@ -41,11 +39,11 @@ pub(crate) fn build_all() -> anyhow::Result<()> {
     for Plugin { package, name, folder } in &crates {
         let module = root.join("target").join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
         let module = std::fs::read(&module).with_context(|| module.display().to_string())?;
-        let mut component = componentize(&module).with_context(|| format!("{package} as a component"))?;
-        append_cases(&folder.join("cases"), &mut component)?;
+        let cases = cases_in(&folder.join("cases"))?;
+        let component = tollgate_pack::pack(&module, &cases).with_context(|| package.clone())?;
         write_if_changed(&out, name, &component)?;
         if name == PROBE {
-            let without = componentize(&variants::without_snapshot(&module)?)?;
+            let without = tollgate_pack::component(&variants::without_snapshot(&module)?)?;
             write_if_changed(&out, "probe-without-snapshot", &without)?;
             write_if_changed(&out, "probe-of-another-world", &variants::of_another_world(&component))?;
         }
@@ -67,18 +65,9 @@ fn write_if_changed(out: &Path, name: &str, component: &[u8]) -> anyhow::Result<
     Ok(())
 }
 
-/// A plugin takes its golden cases along, a custom section for each file. One that has no folder of cases has none.
-fn append_cases(folder: &Path, component: &mut Vec<u8>) -> anyhow::Result<()> {
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    let files = tollgate_cases::sources(folder)?;
-    Set::read(&files).with_context(|| folder.display().to_string())?;
-    for (name, text) in &files {
-        let name = format!("{SECTION}{name}");
-        CustomSection { name: name.into(), data: text.as_bytes().into() }.append_to_component(component);
-    }
-    Ok(())
+/// The golden cases of a plugin. One that has no folder of them has none.
+fn cases_in(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    Ok(if folder.is_dir() { tollgate_cases::sources(folder)? } else { Vec::new() })
 }
 
 /// The plugin crates below `folders`, sorted.
@@ -116,8 +105,4 @@ fn cargo() -> anyhow::Result<Command> {
     let mut cargo = Command::new("/usr/bin/cargo");
     cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort");
     Ok(cargo)
-}
-
-fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
-    wit_component::ComponentEncoder::default().module(module)?.validate(true).encode()
 }

@@ -81,9 +81,17 @@ pub async fn run_cases(request: &TestRequest<'_>) -> Result<Tested, BuildFailure
         Some(files) => Set::read(files),
         None => within(request.component),
     };
-    let set = set.map_err(|problems| failure(BuildStage::Cases, problems.to_string()))?.filtered(request.filter);
+    let set = set.map_err(|problems| failure(BuildStage::Cases, problems.to_string()))?;
     if set.is_empty() {
-        return Err(failure(BuildStage::Cases, "there is no such case; docs/plugin-cases.md says how to write one"));
+        let cure = "name their folder with `--cases`, or put them into the component with `tollgate plugin pack`";
+        return Err(failure(
+            BuildStage::Cases,
+            format!("there are no cases: {cure} (docs/plugin-cases.md says how to write one)"),
+        ));
+    }
+    let set = set.filtered(request.filter);
+    if set.is_empty() {
+        return Err(failure(BuildStage::Cases, format!("no case has `{}` in its name", request.filter)));
     }
     let prepared = Prepared::new(request.component, &manifest, None)?;
     let trial = Trial {

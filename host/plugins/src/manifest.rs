@@ -119,15 +119,21 @@ impl Manifest {
     /// # Errors
     /// There is none, or it is not what it should be; the text says what to do.
     pub fn read(component: &[u8]) -> Result<Manifest, String> {
-        let mut found = None;
+        if !component.starts_with(b"\0asm") {
+            return Err("it is no WebAssembly file".to_owned());
+        }
+        let (mut found, mut is_first) = (None, true);
         for payload in Parser::new(0).parse_all(component) {
-            match payload.map_err(|error| format!("not a WASM component: {error}"))? {
-                Payload::Version { encoding, .. } if found.is_none() && encoding == wasmparser::Encoding::Module => {
-                    // A nested module, or a core module in place of a component: the check of exports tells which.
+            let payload = payload.map_err(|error| format!("not a WASM component: {error}"))?;
+            match payload {
+                // The first one is the file's own, others are of the modules inside.
+                Payload::Version { encoding: wasmparser::Encoding::Module, .. } if is_first => {
+                    return Err("it is a core module, not a component: `tollgate plugin pack` makes one of it".to_owned());
                 }
                 Payload::CustomSection(section) if section.name() == SECTION => found = Some(section.data()),
                 _ => {}
             }
+            is_first = false;
         }
         let data = found.ok_or_else(|| {
             format!("it has no `{SECTION}` section: build it with the SDK, or add one (see wit/README.md, \"The manifest\")")

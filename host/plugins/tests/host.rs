@@ -240,7 +240,8 @@ async fn what_cannot_be_built_says_where_and_why() {
         (&probe, spec(r#"{"wrong":1}"#), BuildStage::Init, "unknown field `wrong`"),
         (&probe, no_grant.clone(), BuildStage::Check, r#"set `grants = ["log"]` in plugins/probe.toml"#),
         (&truncated, spec("{}"), BuildStage::Check, "not a WASM component"),
-        (&file("text.wasm", b"hello"), spec("{}"), BuildStage::Check, "not a WASM component"),
+        (&file("text.wasm", b"hello"), spec("{}"), BuildStage::Check, "it is no WebAssembly file"),
+        (&file("core.wasm", b"\0asm\x01\0\0\0"), spec("{}"), BuildStage::Check, "it is a core module"),
         (&empty_component, spec("{}"), BuildStage::Check, "no `tollgate:manifest` section"),
         (&component("probe-of-another-world"), spec("{}"), BuildStage::Check, "is of another world"),
     ] {

@@ -4,6 +4,8 @@
 
 mod request;
 mod response;
+mod unread;
 
 pub use request::{BodyError, RequestBody};
 pub(crate) use response::{BoxError, Payload, RequestGuard, ResponseBody};
+pub(crate) use unread::{Unread, discard};

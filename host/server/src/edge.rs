@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tower_service::Service;
 
-use crate::body::{BoxError, Payload, RequestBody, RequestGuard, ResponseBody};
+use crate::body::{BoxError, Payload, RequestBody, RequestGuard, ResponseBody, Unread, discard};
 use crate::error::{EdgeError, ErrorResponder};
 use crate::framing::{parse_authority, same_host};
 use crate::gauges::Gauges;
@@ -74,14 +74,28 @@ impl hyper::service::Service<Request<Incoming>> for Edge {
             Some(error) => Err(error),
             None => check(&request, self.progress.protocol(), &self.limits),
         };
+        let is_http2 = self.progress.protocol() == Protocol::Http2;
         if let Err(error) = verdict {
             let response = self.refuse(error).map(|body| ResponseBody::new(body, guard));
-            return Box::pin(std::future::ready(Ok(response)));
+            let left = is_http2.then(|| request.into_body());
+            return Box::pin(async move {
+                if let Some(left) = left {
+                    discard(left).await;
+                }
+                Ok(response)
+            });
         }
-        let mut request = request.map(|incoming| RequestBody::new(incoming, &self.limits));
+        let unread = (is_http2 && !request.body().is_end_stream()).then(Unread::default);
+        let mut request = request.map(|incoming| RequestBody::new(incoming, &self.limits, unread.clone()));
         request.extensions_mut().insert(self.info.clone());
         let answer = (self.handler)(request);
-        Box::pin(async move { Ok(answer.await.map(|body| ResponseBody::new(body, guard))) })
+        Box::pin(async move {
+            let response = answer.await.map(|body| ResponseBody::new(body, guard));
+            if let Some(unread) = unread {
+                unread.discard().await;
+            }
+            Ok(response)
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tollgate_config::{Config, Source};
 
 /// Says everything that is wrong with a config directory. Success is silent but for warnings.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
@@ -26,7 +27,11 @@ pub(crate) fn check(dir: &Path) -> ExitCode {
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");
             }
-            if !keys.problems.is_empty() {
+            let missing = missing_files(&config);
+            for (file, error) in &missing {
+                eprintln!("error: {file}: {error}");
+            }
+            if !keys.problems.is_empty() || !missing.is_empty() {
                 return ExitCode::FAILURE;
             }
             let (listeners, models) = (config.listeners.len(), config.models.len());
@@ -38,6 +43,24 @@ pub(crate) fn check(dir: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// The components and artifacts that are named and cannot be opened, with the config files that name them.
+fn missing_files(config: &Config) -> Vec<(&str, String)> {
+    let components = config.plugins.values().map(|plugin| (plugin.file.as_str(), "component", Some(&plugin.component)));
+    let artifacts = config.models.values().map(|model| (model.file.as_str(), "artifact", model.artifact.as_ref()));
+    let of = |(file, field, source): (_, _, Option<&Source>)| {
+        let Some(Source::File(path)) = source else { return None };
+        let path = config.resolve(path);
+        let opened = std::fs::File::open(&path).and_then(|file| file.metadata());
+        let error = match opened {
+            Ok(metadata) if metadata.is_file() => return None,
+            Ok(_) => "it is not a regular file".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Some((file, format!("{field}: {}: {error}", path.display())))
+    };
+    components.chain(artifacts).filter_map(of).collect()
 }
 
 /// Writes a JSON schema for each kind of config file.

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// The running gateway's metrics, in Prometheus' text format.
     Metrics {
         /// The running gateway's data directory.
-        #[arg(long, default_value = "data")]
+        #[arg(long, env = "TOLLGATE_DATA", default_value = "data")]
         data: PathBuf,
     },
     /// Take in changes of the config directory now.
@@ -108,6 +108,10 @@ pub(crate) struct Ask {
 pub(crate) enum PluginCommand {
     /// Run a plugin's golden cases on its component.
     Test(TestPlugin),
+    /// Make a component of what a compiler wrote, and put the plugin's golden cases into it.
+    ///
+    /// A core module becomes a component by the WIT that wit-bindgen left in it; a component is taken as it is.
+    Pack(PackPlugin),
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +132,18 @@ pub(crate) struct TestPlugin {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct PackPlugin {
+    /// A core module or a component.
+    pub(crate) wasm: PathBuf,
+    /// The folder of golden cases; without it the component brings none.
+    #[arg(long)]
+    pub(crate) cases: Option<PathBuf>,
+    /// Where the component goes.
+    #[arg(long, short)]
+    pub(crate) out: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// The running gateway's keys; never their secrets.
@@ -146,12 +162,18 @@ pub(crate) struct AddKey {
     /// Whose it is.
     #[arg(long, default_value = "default")]
     pub(crate) tenant: String,
+    /// What routes match on; may be repeated.
+    #[arg(long = "role", default_values = ["user"])]
+    pub(crate) roles: Vec<String>,
     /// What it may do; may be repeated.
     #[arg(long = "scope", default_values = ["chat"])]
     pub(crate) scopes: Vec<String>,
     /// The models it may use; may be repeated.
     #[arg(long = "model", default_values = ["*"])]
     pub(crate) models: Vec<String>,
+    /// The model for requests that name none.
+    #[arg(long)]
+    pub(crate) default_model: Option<String>,
     /// When it ends: RFC 3339, e.g. 2027-01-31T00:00:00Z.
     #[arg(long)]
     pub(crate) expires: Option<String>,

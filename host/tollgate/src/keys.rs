@@ -49,6 +49,9 @@ fn say(secret: &str) {
 
 fn file_of(add: &AddKey, secret: &str) -> anyhow::Result<String> {
     let tenant: Name = add.tenant.parse().context("--tenant")?;
+    for role in &add.roles {
+        role.parse::<Name>().with_context(|| format!("--role {role}"))?;
+    }
     for scope in &add.scopes {
         scope.parse::<Name>().with_context(|| format!("--scope {scope}"))?;
     }
@@ -60,8 +63,13 @@ fn file_of(add: &AddKey, secret: &str) -> anyhow::Result<String> {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "sha256 = \"{}\"", hex::encode(hash(secret)));
     let _ = writeln!(text, "tenant = {:?}", tenant.as_str());
+    let _ = writeln!(text, "roles = [{}]", list(&add.roles));
     let _ = writeln!(text, "scopes = [{}]", list(&add.scopes));
     let _ = writeln!(text, "models = [{}]", list(&add.models));
+    if let Some(model) = &add.default_model {
+        model.parse::<Name>().with_context(|| format!("--default-model {model}"))?;
+        let _ = writeln!(text, "default_model = {model:?}");
+    }
     if let Some(expires) = &add.expires {
         expires.parse::<Timestamp>().with_context(|| format!("--expires {expires}"))?;
         let _ = writeln!(text, "expires = {expires:?}");

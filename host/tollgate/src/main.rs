@@ -15,6 +15,7 @@ mod notify;
 mod observe;
 mod open_files;
 mod panics;
+mod plugin_pack;
 mod plugin_test;
 mod service;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
             Ok(code) => code,
             Err(error) => failed(&error),
         },
+        Command::Plugin { command: PluginCommand::Pack(pack) } => done(plugin_pack::main(&pack)),
         Command::Models(ask) => done(admin::client::show(&ask, "models")),
         Command::Routes(ask) => done(admin::client::show(&ask, "routes")),
         Command::Metrics { data } => done(admin::client::metrics(&data)),

@@ -4,10 +4,13 @@ use serde::de::DeserializeOwned;
 
 /// Reads it. Errors name no line: the text is the host's, made of the file that the operator wrote.
 pub(crate) fn read<C: DeserializeOwned>(json: &str) -> Result<C, String> {
-    serde_json::from_str(json).map_err(|error| {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json)).map_err(|error| {
+        let (path, error) = (error.path().to_string(), error.into_inner());
         let text = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
-        format!("config: {}", text.strip_suffix(&place).unwrap_or(&text))
+        let text = text.strip_suffix(&place).unwrap_or(&text);
+        // A path of one dot is the whole config.
+        if path == "." { format!("config: {text}") } else { format!("config.{path}: {text}") }
     })
 }
 
@@ -18,6 +21,9 @@ mod tests {
     #[test]
     fn errors_name_what_is_wrong_and_no_line() {
         let error = super::read::<BTreeMap<String, bool>>(r#"{"terse": 3}"#).unwrap_err();
-        assert_eq!(error, "config: invalid type: integer `3`, expected a boolean");
+        assert_eq!(error, "config.terse: invalid type: integer `3`, expected a boolean");
+        let error = super::read::<BTreeMap<String, Vec<u8>>>(r#"{"kinds": [1, "two"]}"#).unwrap_err();
+        assert_eq!(error, "config.kinds[1]: invalid type: string \"two\", expected u8");
+        assert_eq!(super::read::<bool>("{}").unwrap_err(), "config: invalid type: map, expected a boolean");
     }
 }

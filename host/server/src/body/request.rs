@@ -14,16 +14,20 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::unread::Unread;
 use crate::limits::Limits;
 
 /// The body of a request as it arrives.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
+    /// There until it is dropped.
+    incoming: Option<Incoming>,
     limit: u64,
     received: u64,
     pace: Pace,
     is_over: bool,
+    /// Where it goes if it is not read to its end.
+    unread: Option<Unread>,
 }
 
 /// Why a request body could not be read to its end.
@@ -63,7 +67,8 @@ struct Pace {
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, limits: &Limits) -> Self {
+    /// A body that is left at `unread` if it is dropped before its end.
+    pub(crate) fn new(incoming: Incoming, limits: &Limits, unread: Option<Unread>) -> Self {
         let pace = Pace {
             total: limits.body_total,
             idle: limits.body_idle,
@@ -73,11 +78,12 @@ impl RequestBody {
             waiting_since: None,
             alarm: None,
         };
-        Self { incoming, limit: limits.body_bytes, received: 0, pace, is_over: false }
+        Self { incoming: Some(incoming), limit: limits.body_bytes, received: 0, pace, is_over: false, unread }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pace.arrived(Instant::now());
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -89,6 +95,8 @@ impl RequestBody {
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 let late = ready!(self.pace.poll_late(cx, self.received));
+                // It had its time.
+                self.unread = None;
                 Poll::Ready(Some(Err(late)))
             }
         }
@@ -110,11 +118,24 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || self.incoming.is_end_stream()
+        self.is_over || self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.is_over { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
+        match &self.incoming {
+            Some(incoming) if !self.is_over => incoming.size_hint(),
+            _ => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let (Some(unread), Some(incoming)) = (self.unread.take(), self.incoming.take())
+            && !incoming.is_end_stream()
+        {
+            unread.leave(incoming);
+        }
     }
 }
 
