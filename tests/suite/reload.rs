@@ -252,15 +252,33 @@ async fn a_link_that_leads_elsewhere_is_noticed() {
         write_as(5, &place, "plugins/probe.toml", &probe(&word), number);
         until("the new target is served", || says(word.clone())).await;
     }
-    // The config directory is another one, and what changes in that is noticed.
+    // The config directory is another one, with a file of its own in the link's place, and what changes in that is noticed.
     assert!(Command::new("cp").arg("-a").args([&first, &second]).status().unwrap().success());
+    let own = second.join("plugins/probe.toml");
+    fs::remove_file(&own).unwrap();
+    fs::write(&own, probe("w4")).unwrap();
     let next = place.data().join("next");
     symlink(&second, &next).unwrap();
     fs::rename(next, &config).unwrap();
-    for word in ["w4", "w5"] {
-        place.write("plugins/probe.toml", &probe(word));
-        until("the other directory is served", || says(word.to_owned())).await;
+    until("the other directory is served", || says("w4".to_owned())).await;
+    fs::write(&own, probe("w5")).unwrap();
+    until("what changes there is served", || says("w5".to_owned())).await;
+
+    // The folder of plugins is a link from now on, and what is in it is another link.
+    let (policies, versions) = (place.data().join("policies"), place.data().join("versions"));
+    fs::rename(second.join("plugins"), &policies).unwrap();
+    fs::create_dir(&versions).unwrap();
+    for word in ["w6", "w7"] {
+        fs::write(versions.join(word), probe(word)).unwrap();
     }
+    fs::remove_file(policies.join("probe.toml")).unwrap();
+    symlink("../versions/current", policies.join("probe.toml")).unwrap();
+    symlink("w6", versions.join("current")).unwrap();
+    symlink(&policies, second.join("plugins")).unwrap();
+    until("the linked folder is served", || says("w6".to_owned())).await;
+    symlink("w7", versions.join("next")).unwrap();
+    fs::rename(versions.join("next"), versions.join("current")).unwrap();
+    until("the second link is followed", || says("w7".to_owned())).await;
 }
 
 #[tokio::test]

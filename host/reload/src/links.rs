@@ -36,20 +36,30 @@ pub(crate) fn trail(path: &Path) -> Vec<PathBuf> {
     trail
 }
 
-/// The links in `folder`, and in the folders in it.
-pub(crate) fn links_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-    let (mut links, mut folders) = (Vec::new(), Vec::new());
-    for entry in entries(folder) {
-        match entry.file_type() {
-            Ok(kind) if kind.is_symlink() => links.push(entry.path()),
-            Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-            _ => {}
+/// What in a config directory leads elsewhere: links that are `*.toml` files or folders with such.
+pub(crate) fn links_in(dir: &Path) -> Vec<PathBuf> {
+    let mut links = Vec::new();
+    for path in entries(dir) {
+        if path.is_dir() {
+            links.extend(entries(&path).filter(|path| is_toml(path) && path.is_symlink()));
+        } else if !is_toml(&path) {
+            continue;
+        }
+        if path.is_symlink() {
+            links.push(path);
         }
     }
-    let is_link = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
-    links.extend(folders.iter().flat_map(|folder| entries(folder)).filter(is_link).map(|entry| entry.path()));
     links
+}
+
+/// What is in a folder, hidden things aside.
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")).map(|entry| entry.path())
+}
+
+fn is_toml(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "toml")
 }
 
 /// The parts of a path, the last one first.
@@ -94,15 +104,19 @@ mod tests {
     }
 
     #[test]
-    fn links_are_found_in_folders_and_not_through_links() {
+    fn config_files_and_their_folders_may_be_links() {
         let (_kept, dir) = folder();
-        fs::create_dir_all(dir.join("plugins/deep")).unwrap();
-        symlink("x", dir.join("a.toml")).unwrap();
-        symlink("x", dir.join("plugins/b.toml")).unwrap();
-        symlink("x", dir.join("plugins/deep/c.toml")).unwrap();
-        symlink("plugins", dir.join("again")).unwrap();
-        let mut found = links_in(&dir);
+        let (config, policies) = (dir.join("config"), dir.join("policies"));
+        fs::create_dir_all(config.join("routes/deep")).unwrap();
+        fs::create_dir(&policies).unwrap();
+        for link in ["tollgate.toml", "routes/a.toml", "routes/a.log", "routes/deep/b.toml", "busy.log", "..data"] {
+            symlink("x", config.join(link)).unwrap();
+        }
+        symlink(&policies, config.join("plugins")).unwrap();
+        symlink("x", policies.join("c.toml")).unwrap();
+        let mut found = links_in(&config);
         found.sort();
-        assert_eq!(found, ["a.toml", "again", "plugins/b.toml"].map(|name| dir.join(name)));
+        assert_eq!(found, ["plugins", "plugins/c.toml", "routes/a.toml", "tollgate.toml"].map(|name| config.join(name)));
+        assert_eq!(trail(&config.join("plugins/c.toml")), [config.join("plugins"), policies.join("c.toml"), policies.join("x")]);
     }
 }

@@ -1,8 +1,10 @@
 //! Noticing that something changed: a watcher for speed, a hash of contents for certainty.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
@@ -15,33 +17,72 @@ use crate::links::{links_in, trail};
 /// A watcher of the config directory, and of the files elsewhere that the config names or that links in it lead to.
 pub(crate) struct Watching {
     watcher: RecommendedWatcher,
+    trigger: Trigger,
     /// As it was given: which directory that is may change.
     dir: PathBuf,
     places: Arc<Mutex<Places>>,
-    folders: BTreeSet<PathBuf>,
+    /// What is watched.
+    folders: BTreeMap<PathBuf, Watched>,
+}
+
+/// A folder as it was when its watch began. A watch stays with the folder, even if another has its name later.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Watched {
+    device: u64,
+    inode: u64,
+    /// Numbers of inodes are used again; not all file systems know this.
+    born: Option<SystemTime>,
+    is_recursive: bool,
 }
 
 /// Where an event is a reason to look.
 struct Places {
-    /// The config directory, with all that is in it.
-    dir: PathBuf,
+    /// The config directory and what is linked into it as a folder, with all that is in them.
+    whole: Vec<PathBuf>,
     /// Files and links elsewhere. Their folders are watched, since a file is often replaced by another of its name; whatever else
     /// happens in there is no reason to look.
     named: BTreeSet<PathBuf>,
 }
 
 impl Places {
+    /// The places of a config that was loaded from `dir`.
+    fn of(dir: &Path, config: &Config) -> Self {
+        let root = real(dir);
+        let links = links_in(&root);
+        let mut whole = links.iter().filter(|link| link.is_dir()).map(|link| real(link)).collect::<Vec<_>>();
+        whole.push(root);
+        let files = named_files(config).into_iter().map(|file| file.path).chain(links);
+        let named = files.flat_map(|path| trail(&path)).filter(|path| !whole.iter().any(|folder| path.starts_with(folder)));
+        // Which directory `dir` is, is told by what holds it.
+        let named = named.chain(trail(dir)).collect();
+        Places { whole, named }
+    }
+
     fn concern(&self, event: &notify::Event) -> bool {
-        event.paths.is_empty() || event.paths.iter().any(|path| path.starts_with(&self.dir) || self.named.contains(path))
+        let concerns = |path: &PathBuf| self.whole.iter().any(|folder| path.starts_with(folder)) || self.named.contains(path);
+        event.paths.is_empty() || event.paths.iter().any(concerns)
+    }
+
+    /// The folders to be watched that are there.
+    fn folders(&self) -> BTreeMap<PathBuf, Watched> {
+        let whole = self.whole.iter().map(|folder| (folder.as_path(), true));
+        let holding = self.named.iter().filter_map(|path| Some((path.parent()?, false)));
+        let there = holding.chain(whole).filter_map(|(folder, is_recursive)| {
+            let metadata = std::fs::metadata(folder).ok()?;
+            let born = metadata.created().ok();
+            Some((folder.to_owned(), Watched { device: metadata.dev(), inode: metadata.ino(), born, is_recursive }))
+        });
+        there.collect()
     }
 }
 
 impl Watching {
     /// Watches `dir`; every event in it is a reason to look.
     pub(crate) fn new(dir: &Path, trigger: Trigger, changed: Arc<Notify>) -> Result<Self, notify::Error> {
-        let places = Arc::new(Mutex::new(Places { dir: real(dir), named: BTreeSet::new() }));
-        let own = Arc::clone(&places);
-        let mut watcher = notify::recommended_watcher(move |event: Result<notify::Event, notify::Error>| {
+        let root = real(dir);
+        let places = Arc::new(Mutex::new(Places { whole: vec![root.clone()], named: BTreeSet::new() }));
+        let (own, poked) = (Arc::clone(&places), trigger.clone());
+        let on_event = move |event: Result<notify::Event, notify::Error>| {
             // An error (the queue ran over) is a reason to look as well; a mere read is none.
             let is_reason = match event {
                 Ok(notify::Event { kind: EventKind::Access(_), .. }) => false,
@@ -49,49 +90,47 @@ impl Watching {
                 Err(_) => true,
             };
             if is_reason {
-                trigger.poke();
+                poked.poke();
                 changed.notify_one();
             }
-        })?;
-        watcher.watch(&real(dir), RecursiveMode::Recursive)?;
-        Ok(Watching { watcher, dir: dir.to_owned(), places, folders: BTreeSet::new() })
+        };
+        // What is linked is watched where it lies: two watches of one folder are one to the kernel, and end together.
+        let mut watcher = RecommendedWatcher::new(on_event, notify::Config::default().with_follow_symlinks(false))?;
+        watcher.watch(&root, RecursiveMode::Recursive)?;
+        let folders = places.lock().unwrap_or_else(PoisonError::into_inner).folders();
+        Ok(Watching { watcher, trigger, dir: dir.to_owned(), places, folders })
     }
 
     /// Watches what `config` names as well, and every link on the way. A folder that cannot be watched is looked at by the next poll.
     pub(crate) fn follow(&mut self, config: &Config) {
-        let dir = real(&self.dir);
-        let before = self.lock().dir.clone();
-        if dir != before {
-            let _ = self.watcher.unwatch(&before);
-            self.watch(&dir, RecursiveMode::Recursive);
-        }
-        let named = named_files(config).into_iter().map(|file| file.path);
-        let named = named.chain(links_in(&dir)).chain([self.dir.clone()]).flat_map(|path| trail(&path));
-        let named = named.filter(|path| !path.starts_with(&dir)).collect::<BTreeSet<_>>();
-        let wanted = named.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect::<BTreeSet<_>>();
-        for gone in self.folders.difference(&wanted) {
-            // It may have been removed, and its watch with it.
-            let _ = self.watcher.unwatch(gone);
-        }
-        self.folders.retain(|folder| wanted.contains(folder));
-        for folder in wanted {
-            if !self.folders.contains(&folder) && self.watch(&folder, RecursiveMode::NonRecursive) {
-                self.folders.insert(folder);
+        let places = Places::of(&self.dir, config);
+        let wanted = places.folders();
+        // Before anything is watched, so that what happens from then on is known to matter.
+        *self.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
+        // First what is not wanted any more: a watch of a folder ends those of all folders in it that it began.
+        self.folders.retain(|folder, watched| {
+            let stays = wanted.get(folder) == Some(watched);
+            if !stays {
+                // It may have been removed, and its watch with it.
+                let _ = self.watcher.unwatch(folder);
+            }
+            stays
+        });
+        let before = self.folders.len();
+        for (folder, watched) in wanted {
+            if self.folders.contains_key(&folder) {
+                continue;
+            }
+            let mode = if watched.is_recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            match self.watcher.watch(&folder, mode) {
+                Ok(()) => drop(self.folders.insert(folder, watched)),
+                Err(error) => tracing::debug!(folder = %folder.display(), %error, "not watched, but polled"),
             }
         }
-        *self.lock() = Places { dir, named };
-    }
-
-    fn watch(&mut self, folder: &Path, mode: RecursiveMode) -> bool {
-        let watched = self.watcher.watch(folder, mode);
-        if let Err(error) = &watched {
-            tracing::debug!(folder = %folder.display(), %error, "not watched, but polled");
+        if self.folders.len() > before {
+            // What happened in there before it was watched.
+            self.trigger.poke();
         }
-        watched.is_ok()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -221,5 +221,6 @@ fn edge(shared: &Shared, progress: &Arc<Progress>, info: ConnectionInfo) -> Edge
         gauges: Arc::clone(&shared.gauges),
         progress: Arc::clone(progress),
         info,
+        tracker: shared.tracker.clone(),
     }
 }

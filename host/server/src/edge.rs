@@ -12,6 +12,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::body::{BoxError, Payload, RequestBody, RequestGuard, ResponseBody, Unread, discard};
@@ -35,6 +36,8 @@ pub(crate) struct Edge {
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) info: ConnectionInfo,
+    /// Of what outlives a request.
+    pub(crate) tracker: TaskTracker,
 }
 
 /// Boxes a service at the seam, so that nothing behind it is generic over it.
@@ -77,22 +80,19 @@ impl hyper::service::Service<Request<Incoming>> for Edge {
         let is_http2 = self.progress.protocol() == Protocol::Http2;
         if let Err(error) = verdict {
             let response = self.refuse(error).map(|body| ResponseBody::new(body, guard));
-            let left = is_http2.then(|| request.into_body());
-            return Box::pin(async move {
-                if let Some(left) = left {
-                    discard(left).await;
-                }
-                Ok(response)
-            });
+            if is_http2 && !request.body().is_end_stream() {
+                self.tracker.spawn(discard(request.into_body()));
+            }
+            return Box::pin(std::future::ready(Ok(response)));
         }
         let unread = (is_http2 && !request.body().is_end_stream()).then(Unread::default);
         let mut request = request.map(|incoming| RequestBody::new(incoming, &self.limits, unread.clone()));
         request.extensions_mut().insert(self.info.clone());
-        let answer = (self.handler)(request);
+        let (answer, tracker) = ((self.handler)(request), self.tracker.clone());
         Box::pin(async move {
             let response = answer.await.map(|body| ResponseBody::new(body, guard));
-            if let Some(unread) = unread {
-                unread.discard().await;
+            if let Some(left) = unread.and_then(|unread| unread.take()) {
+                tracker.spawn(discard(left));
             }
             Ok(response)
         })

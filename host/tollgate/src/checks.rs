@@ -52,10 +52,10 @@ fn missing_files(config: &Config) -> Vec<(&str, String)> {
     let of = |(file, field, source): (_, _, Option<&Source>)| {
         let Some(Source::File(path)) = source else { return None };
         let path = config.resolve(path);
-        let opened = std::fs::File::open(&path).and_then(|file| file.metadata());
-        let error = match opened {
-            Ok(metadata) if metadata.is_file() => return None,
-            Ok(_) => "it is not a regular file".to_owned(),
+        // A pipe would not open before somebody writes to it.
+        let error = match std::fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_file() => "it is not a regular file".to_owned(),
+            Ok(_) => std::fs::File::open(&path).err()?.to_string(),
             Err(error) => error.to_string(),
         };
         Some((file, format!("{field}: {}: {error}", path.display())))

@@ -59,6 +59,27 @@ fn done(result: anyhow::Result<()>) -> ExitCode {
 
 #[allow(clippy::print_stderr, reason = "a command line tool says what went wrong")]
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("tollgate: {error:#}");
+    eprintln!("tollgate: {}", told(error));
     ExitCode::FAILURE
+}
+
+/// An error with its causes. Those that the error before has told already, as some of ours do, are not told again.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| match cause.to_string() {
+        cause if told.ends_with(&cause) => told,
+        cause if told.is_empty() => cause,
+        cause => format!("{told}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow!("in use").context("cannot listen on 8443: in use").context("the listener main");
+        assert_eq!(super::told(&error), "the listener main: cannot listen on 8443: in use");
+        assert_eq!(super::told(&anyhow!("alone")), "alone");
+    }
 }

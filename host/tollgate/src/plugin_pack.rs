@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use tollgate_plugins::Manifest;
 
 use crate::cli::PackPlugin;
 
@@ -11,6 +12,7 @@ pub(crate) fn main(ask: &PackPlugin) -> anyhow::Result<()> {
     let wasm = fs::read(&ask.wasm).with_context(|| ask.wasm.display().to_string())?;
     let cases = ask.cases.as_deref().map(tollgate_cases::sources).transpose()?.unwrap_or_default();
     let packed = tollgate_pack::pack(&wasm, &cases).with_context(|| ask.wasm.display().to_string())?;
+    Manifest::read(&packed).map_err(|reason| anyhow!("{}: {reason}", ask.wasm.display()))?;
     // Renamed into place, so that a gateway that watches it never sees a half.
     let unfinished = ask.out.with_extension("wasm.part");
     fs::write(&unfinished, &packed).with_context(|| unfinished.display().to_string())?;

@@ -28,7 +28,7 @@ pub enum PackError {
 /// A component of a core module that wit-bindgen made the bindings of (its WIT is in a section of the module's).
 ///
 /// # Errors
-/// [`PackError::Module`]: it has no WIT inside, or does not fit it.
+/// [`PackError::Module`]: it imports or exports what the WIT inside, if there is any, does not have.
 pub fn component(module: &[u8]) -> Result<Vec<u8>, PackError> {
     let mut encoder = ComponentEncoder::default();
     encoder

@@ -4,14 +4,17 @@ use serde::de::DeserializeOwned;
 
 /// Reads it. Errors name no line: the text is the host's, made of the file that the operator wrote.
 pub(crate) fn read<C: DeserializeOwned>(json: &str) -> Result<C, String> {
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json)).map_err(|error| {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let (path, error) = (error.path().to_string(), error.into_inner());
         let text = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
         let text = text.strip_suffix(&place).unwrap_or(&text);
         // A path of one dot is the whole config.
         if path == "." { format!("config: {text}") } else { format!("config.{path}: {text}") }
-    })
+    })?;
+    deserializer.end().map_err(|error| format!("config: {error}"))?;
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What nobody reads of a request's body, on HTTP/2.
 //!
 //! A server may answer before the request has ended, and close the stream (RFC 9113, 8.1). Clients that are still sending then
-//! lose the answer, though they should not: curl 7.88 nearly always, and httpx waits for a window that never opens. So what is
-//! left is read and dropped first, within bounds.
+//! lose the answer, though they should not: curl 7.88 nearly always, and httpx waits for a window that never opens. So the stream
+//! stays open beside the answer, and what still comes is read and dropped, within bounds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// Bytes that are read for no use, at most.
 const BYTES: usize = 16 * 1024 * 1024;
-/// How long the answer waits for them, at most.
+/// How long the stream stays open for them, at most.
 const TIME: Duration = Duration::from_secs(1);
 
 /// Where the service's side leaves a body that it does not read to its end. Clones are the same place.
@@ -25,12 +25,9 @@ impl Unread {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(incoming);
     }
 
-    /// Reads what was left there, if anything was.
-    pub(crate) async fn discard(self) {
-        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(incoming) = left {
-            discard(incoming).await;
-        }
+    /// What was left there, if anything was.
+    pub(crate) fn take(&self) -> Option<Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

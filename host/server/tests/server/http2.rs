@@ -221,31 +221,32 @@ async fn a_drain_sends_the_client_away_after_its_request() {
 
 /// A client that still sends must not lose the answer of a service that does not read: curl 7.88 did.
 #[tokio::test]
-async fn a_body_that_nobody_reads_ends_before_the_answer() {
-    let limits = Limits { body_bytes: 1_000, ..Limits::default() };
-    let secured = start_tls(limits);
+async fn a_body_that_nobody_reads_does_not_close_its_stream() {
+    let secured = start_tls(Limits { body_bytes: 1_000, ..Limits::default() });
+    let post = |path: &str, length: Option<&str>| {
+        let request = Request::builder().method("POST").uri(format!("https://localhost{path}"));
+        length.into_iter().fold(request, |request, length| request.header("content-length", length)).body(()).unwrap()
+    };
     // What the service ignores, what it does not read to its end, and what is refused before it.
     for (path, length, status) in [
         ("/ignore", None, StatusCode::OK),
         ("/read", None, StatusCode::PAYLOAD_TOO_LARGE),
-        ("/read", Some("400000"), StatusCode::PAYLOAD_TOO_LARGE),
+        ("/read", Some("100000"), StatusCode::PAYLOAD_TOO_LARGE),
     ] {
         let mut client = client(&secured).await;
-        let mut request = Request::builder().method("POST").uri(format!("https://localhost{path}"));
-        if let Some(length) = length {
-            request = request.header("content-length", length);
-        }
-        let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
-        // More than the stream's first window.
-        body.send_data(Bytes::from(vec![b'x'; 399_999]), false).unwrap();
-        body.reserve_capacity(1);
-        std::future::poll_fn(|cx| body.poll_capacity(cx)).await.unwrap().unwrap();
-        body.send_data(Bytes::from_static(b"x"), true).unwrap();
+        let (answer, mut body) = client.send_request(post(path, length), false).unwrap();
+        body.send_data(Bytes::from(vec![b'x'; 2_000]), false).unwrap();
         assert_eq!(answer.await.unwrap().status(), status, "{path}");
+        // The answer is whole, and more than the stream's first window is still taken.
+        body.send_data(Bytes::from(vec![b'x'; 97_999]), false).unwrap();
+        body.reserve_capacity(1);
+        std::future::poll_fn(|cx| body.poll_capacity(cx)).await.expect("the stream is open").unwrap();
+        body.send_data(Bytes::from_static(b"x"), true).unwrap();
     }
-    // One that never ends is not waited for.
+    // One that never ends is told that it need not go on.
     let mut client = client(&secured).await;
-    let request = Request::builder().method("POST").uri("https://localhost/ignore").body(()).unwrap();
-    let (answer, _body) = client.send_request(request, false).unwrap();
+    let (answer, mut body) = client.send_request(post("/ignore", None), false).unwrap();
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    let reset = tokio::time::timeout(HANG, std::future::poll_fn(|cx| body.poll_reset(cx))).await.expect("it is reset");
+    assert_eq!(reset.unwrap(), h2::Reason::NO_ERROR);
 }
