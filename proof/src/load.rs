@@ -133,6 +133,14 @@ impl Answer {
 }
 
 impl Link {
+    /// Connects anew where the server has closed: `llama-server` does after 100 requests, and after five idle seconds.
+    pub(crate) async fn renew(&mut self) -> anyhow::Result<()> {
+        if self.sender.ready().await.is_err() {
+            *self = self.target.connect().await?;
+        }
+        Ok(())
+    }
+
     /// One chat; waits for the whole answer, whatever its status.
     pub(crate) async fn post(&mut self, body: &Bytes) -> anyhow::Result<Answer> {
         let request = self.request(body)?;

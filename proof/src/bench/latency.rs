@@ -34,6 +34,7 @@ async fn interleave(targets: &[Target], bodies: &[Bytes], blocks: usize, block: 
     for round in 0..=blocks {
         for ((link, body), times) in links.iter_mut().zip(bodies).zip(&mut times) {
             for _ in 0..block {
+                link.renew().await?;
                 let took = link.post(body).await?.succeeded()?.took;
                 // The first round warms up.
                 if round > 0 {
@@ -161,6 +162,7 @@ async fn crowd(target: &Target, body: &Bytes, clients: usize, time: Duration) ->
             let mut link = target.connect().await?;
             let mut times = Vec::new();
             while Instant::now() < end {
+                link.renew().await?;
                 times.push(link.post(&body).await?.succeeded()?.took.as_secs_f64() * 1e6);
             }
             anyhow::Ok(times)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
+use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -37,8 +38,15 @@ pub(crate) async fn run(here: Here) -> anyhow::Result<Found> {
     let status = build.env("RUSTFLAGS", FLAGS).kill_on_drop(true).status().await.context("cargo")?;
     ensure!(status.success(), "the fuzz targets do not build: {status}");
     let mut checks = Checks::default();
-    for target in TARGETS {
-        let said = fuzz(&folder, &out, target, runs).await?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = TARGETS.map(|target| {
+        let (folder, out) = (folder.clone(), out.clone());
+        async move { (target, fuzz(&folder, &out, target, runs).await) }
+    });
+    let mut jobs = stream::iter(jobs).buffered(cores);
+    while let Some((target, said)) = jobs.next().await {
+        let said = said?;
+        eprintln!("   {target} {}", said.figure);
         checks.check(format!("{target} {}", said.figure), said.is_good);
         checks.sample(target, json!(said.last_lines));
     }

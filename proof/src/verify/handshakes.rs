@@ -191,8 +191,9 @@ pub(crate) async fn run(here: Here) -> anyhow::Result<Found> {
     checks.check(format!("{panics} panics in the log"), panics == 0);
     checks.check("the gateway answers", wire.ask("GET", "/health", &[], b"").await?.status.is_success());
     checks.method(
-        "That the local authority's certificate names no place to ask for revocation is no finding here. The clients of the flood share the two cores, at low priority; each makes a whole handshake and closes. Established: good \
-         traffic over kept connections, p99 against the same before the flood.",
+        "That the local authority's certificate names no place to ask for revocation is no finding here. The clients of the flood \
+         share the two cores, at low priority; each makes a whole handshake and closes. Established: good traffic over kept \
+         connections, p99 against the same before the flood.",
     );
     Ok(checks.found())
 }
