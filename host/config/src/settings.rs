@@ -51,7 +51,7 @@ pub struct Reload {
     /// Seconds between two looks at the content, for what the watcher missed, 1 to 3600. Default 10.
     #[schemars(range(min = 1, max = 3_600))]
     pub poll_s: u32,
-    /// Milliseconds of quiet after a change before it is read, 0 to 10000. Default 100.
+    /// Milliseconds of quiet after a change before it is read, 0 to 10000. Default 20.
     #[schemars(range(min = 0, max = 10_000))]
     pub debounce_ms: u32,
     /// Seconds that requests of a replaced generation have to finish, 1 to 3600. Default 600.
@@ -115,7 +115,7 @@ impl Default for Shutdown {
 
 impl Default for Reload {
     fn default() -> Self {
-        Self { poll_s: 10, debounce_ms: 100, drain_s: 600, generations: 8 }
+        Self { poll_s: 10, debounce_ms: 20, drain_s: 600, generations: 8 }
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) async fn reload(here: Here, change: Change) -> anyhow::Result<Found> 
         verdict: Verdict::of(worst <= change.aim_ms() && failures == 0),
         method: format!(
             "template-jinja, 0.9 MB; from the rename of the file to the new generation in `tollgate status`, asked every 2 ms; \
-             median of {}; default settings, so 100 ms of every change are the quiet that is waited for; {CONNECTIONS} connections \
+             median of {}; default settings, so 20 ms of every change are the quiet that is waited for; {CONNECTIONS} connections \
              ask all the while.",
             active.len()
         ),

@@ -123,6 +123,9 @@ pub(crate) enum NotInitialised {
 impl From<NotInitialised> for BuildFailure {
     fn from(stopped: NotInitialised) -> Self {
         match stopped {
+            NotInitialised::Refused(reason) if reason.trim().is_empty() => {
+                failure(BuildStage::Init, "`init` refused the config and did not say why".to_owned())
+            }
             NotInitialised::Refused(reason) => failure(BuildStage::Init, reason),
             NotInitialised::Failed(failure) => failure,
         }
