@@ -133,9 +133,10 @@ impl Answer {
 }
 
 impl Link {
-    /// Connects anew where the server has closed: `llama-server` does after 100 requests, and after five idle seconds.
+    /// Connects anew where a peer has closed: `llama-server` does after 100 requests, and after five idle seconds. Peers speak plain HTTP;
+    /// a gateway that closes a connection in use fails its row.
     pub(crate) async fn renew(&mut self) -> anyhow::Result<()> {
-        if self.sender.ready().await.is_err() {
+        if self.target.tls.is_none() && self.sender.ready().await.is_err() {
             *self = self.target.connect().await?;
         }
         Ok(())

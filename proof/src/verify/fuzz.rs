@@ -43,7 +43,7 @@ pub(crate) async fn run(here: Here) -> anyhow::Result<Found> {
         let (folder, out) = (folder.clone(), out.clone());
         async move { (target, fuzz(&folder, &out, target, runs).await) }
     });
-    let mut jobs = stream::iter(jobs).buffered(cores);
+    let mut jobs = stream::iter(jobs).buffer_unordered(cores);
     while let Some((target, said)) = jobs.next().await {
         let said = said?;
         eprintln!("   {target} {}", said.figure);
