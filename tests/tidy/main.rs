@@ -17,6 +17,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tollgate-domain", &[]),
     ("tollgate-backend", &[]),
     ("tollgate-config", &[]),
+    ("tollgate-formats", &[]),
+    ("tollgate-artifacts", &["tollgate-config", "tollgate-formats"]),
+    ("tollgate-convert", &["tollgate-formats"]),
+    ("tollgate-backend-hf", &["tollgate-backend", "tollgate-formats"]),
+    ("tollgate-backend-candle", &["tollgate-backend", "tollgate-backend-hf", "tollgate-formats"]),
+    ("tollgate-backend-onnx", &["tollgate-backend", "tollgate-backend-hf", "tollgate-formats"]),
     ("tollgate-backend-llama", &["tollgate-backend"]),
     ("tollgate-backend-scripted", &["tollgate-backend"]),
     ("tollgate-telemetry", &["tollgate-config"]),
@@ -26,8 +32,13 @@ const TABLE: &[(&str, &[&str])] = &[
         &[
             "tollgate-domain",
             "tollgate-config",
+            "tollgate-formats",
+            "tollgate-artifacts",
+            "tollgate-convert",
             "tollgate-inference",
             "tollgate-backend",
+            "tollgate-backend-candle",
+            "tollgate-backend-onnx",
             "tollgate-backend-llama",
             "tollgate-backend-scripted",
         ],
@@ -152,6 +163,11 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
         let code = line.trim_start();
         let starts = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "async fn ", "pub async fn ", "pub(crate) async fn "];
         if !starts.iter().any(|start| code.starts_with(start)) {
+            continue;
+        }
+        // A method of a trait without a body of its own has no length.
+        let ends = lines[at..].iter().find(|line| line.ends_with([';', '{', '}'])).copied().unwrap_or_default();
+        if ends.ends_with(';') {
             continue;
         }
         let close = format!("{}}}", &line[..line.len() - code.len()]);

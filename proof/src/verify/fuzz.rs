@@ -13,8 +13,19 @@ use crate::report::Found;
 use crate::rows::Here;
 
 /// One for each `[[bin]]` of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 7] =
-    ["chat_request", "http_head", "config_file", "manifest", "trace_context", "chat_template", "reply_schema"];
+const TARGETS: [&str; 11] = [
+    "chat_request",
+    "http_head",
+    "config_file",
+    "manifest",
+    "trace_context",
+    "chat_template",
+    "reply_schema",
+    "gguf_header",
+    "safetensors_header",
+    "onnx_graph",
+    "tokenizer_json",
+];
 /// What libFuzzer needs of the compiler; cargo-fuzz would set the same, and a nightly compiler's address sanitizer besides.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
