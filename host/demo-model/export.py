@@ -2,6 +2,7 @@
 
 The weights are rounded once to f16 values; everything else comes from those:
 `hf/model.safetensors` stores them as they are, `demo.gguf` quantizes them to q8_0.
+The other formats are written by `exports.py`, from `hf/`.
 
     python export.py CHECKPOINT [OUT]
 
@@ -16,10 +17,9 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 
-from model import Config
+from config import Config
 from tokens import CHAT_TEMPLATE, SPECIAL, load_tokenizer
 
 HERE = Path(__file__).resolve().parent
@@ -38,6 +38,8 @@ LAYER_NAMES = {
 
 def load_checkpoint(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
     """The configuration and the weights, rounded to f16, under their safetensors names."""
+    import torch  # Only here: `exports.py` shares this module and does without.
+
     saved = torch.load(folder / "weights.pt", weights_only=True)
     weights = {f"model.{name}": w.half().numpy() for name, w in saved["weights"].items()}
     return Config(**saved["config"]), weights
@@ -110,14 +112,17 @@ def vocabulary(tokenizer, size: int):
     return texts, kinds, [m if isinstance(m, str) else " ".join(m) for m in merges]
 
 
-def write_gguf(path: Path, config: Config, weights, tokenizer):
+def write_gguf(path: Path, config: Config, weights, tokenizer, kind: gguf.GGMLQuantizationType):
+    """Write a model file whose matrices are of type `kind`, q8_0 or f16; the norms are always f32."""
+    quantized = kind == gguf.GGMLQuantizationType.Q8_0
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_name("tollgate-demo")
     writer.add_description("Tollgate's built-in demo chat model")
     writer.add_license("MIT OR Apache-2.0")
     writer.add_languages(["en", "id"])
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if quantized else gguf.LlamaFileType.MOSTLY_F16)
+    if quantized:
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(config.context)
     writer.add_embedding_length(config.width)
     writer.add_block_count(config.layers)
@@ -146,8 +151,7 @@ def write_gguf(path: Path, config: Config, weights, tokenizer):
         if values.ndim == 1:
             writer.add_tensor(name, values)
         else:
-            packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
-            writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -171,7 +175,9 @@ def gguf_tensors(config: Config, weights):
 
 def write_sums(folder: Path):
     """SHA-256 of every file that is shipped, in the form `sha256sum --check` reads."""
-    names = ["demo.gguf", *sorted(f"hf/{path.name}" for path in (folder / "hf").iterdir())]
+    names = sorted(path.name for path in folder.glob("*.gguf"))
+    for part in ("hf", "lora", "onnx"):
+        names += sorted(f"{part}/{path.name}" for path in (folder / part).glob("*"))
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -183,7 +189,7 @@ def main():
     tokenizer = load_tokenizer(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     write_hf(out / "hf", config, weights, tokenizer)
-    write_gguf(out / "demo.gguf", config, weights, tokenizer)
+    write_gguf(out / "demo.gguf", config, weights, tokenizer, gguf.GGMLQuantizationType.Q8_0)
     write_sums(out)
     parameters = sum(w.size for w in weights.values())
     print(f"{asdict(config)}: {parameters} parameters, demo.gguf {(out / 'demo.gguf').stat().st_size} bytes")

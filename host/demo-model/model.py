@@ -6,30 +6,11 @@ to safetensors unchanged and to GGUF with the usual row permutation. It is a tra
 and scoring aid; the gateway runs the exported file through its own backend.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-
-@dataclass(frozen=True)
-class Config:
-    """The shape of the network. Rows are multiples of 256, so every GGUF block type fits."""
-
-    vocab: int = 2048
-    width: int = 256
-    layers: int = 3
-    heads: int = 4
-    kv_heads: int = 2
-    ffn: int = 768
-    context: int = 1024
-    rope_theta: float = 10000.0
-    norm_eps: float = 1e-5
-
-    @property
-    def head_dim(self) -> int:
-        return self.width // self.heads
+from config import Config
 
 
 class RmsNorm(nn.Module):
