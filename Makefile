@@ -32,11 +32,13 @@ build: plugins ## Build target/release/tollgate
 	@$(CARGO) build --release --workspace --bin tollgate
 
 run: build ## Run the gateway with CONFIG and DATA (by default ./config and ./data)
-	@target/release/tollgate serve --config $(CONFIG) --data $(DATA)
+	@scripts/onnxruntime
+	@ORT_DYLIB_PATH=$${ORT_DYLIB_PATH:-target/onnxruntime/libonnxruntime.so} target/release/tollgate serve --config $(CONFIG) --data $(DATA)
 
 test: build ## Run every test in its short form
 	@echo "== tests"
 	@scripts/sdk-clients
+	@scripts/onnxruntime
 	@$(CARGO) test --release --workspace --quiet
 
 verify: build ## Run the long forms of what is promised, or those of ROW="P-E1 P-L", and write VERIFICATION.md

@@ -3,8 +3,10 @@
 //! A backend decodes one batch at a time and knows nothing of requests, sampling, chat or HTTP: those are one implementation in
 //! `inference`, the same for every backend. It has no async runtime and no thread of its own; its owner calls it from one thread.
 
+mod embed;
 mod vocabulary;
 
+pub use embed::Embedder;
 pub use vocabulary::{Token, TokenKind, Vocabulary};
 
 use std::sync::Arc;
@@ -93,7 +95,8 @@ pub trait Backend: Send {
     /// Bytes it takes.
     fn memory(&self) -> Memory;
 
-    /// Decodes one step: at most [`Capabilities::step_rows`] rows, those of one sequence in the order of their positions.
+    /// Decodes one step: at most [`Capabilities::step_rows`] rows, those of one sequence in the order of their positions. As many rows
+    /// as there are sequences may want logits.
     ///
     /// # Errors
     /// After [`DecodeError::Full`] nothing was decoded; after [`DecodeError::Failed`] the rows' sequences are in an unknown state
@@ -143,4 +146,7 @@ pub enum BackendError {
     /// The text cannot be tokenized.
     #[error("cannot tokenize the text: {0}")]
     Tokenize(String),
+    /// The backend could not do it.
+    #[error("the backend failed: {0}")]
+    Failed(String),
 }

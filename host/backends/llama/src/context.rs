@@ -43,6 +43,8 @@ pub(crate) struct Context {
     tokens: u32,
     sequence_tokens: u32,
     rows: usize,
+    /// Rows of a step that may want logits: llama.cpp ends the process over one more.
+    outputs: usize,
     /// Declared last: a context must not outlive its model.
     _model: Arc<LlamaModel>,
 }
@@ -61,6 +63,8 @@ impl Context {
         params.n_batch = shape.rows;
         params.n_ubatch = shape.micro.min(shape.rows);
         params.n_seq_max = u32::from(shape.sequences);
+        // Buffers for logits are made for as many rows: by default for all of a step, which is hundreds of MiB with a big vocabulary.
+        params.n_outputs_max = u32::from(shape.sequences);
         params.n_threads = shape.threads;
         params.n_threads_batch = shape.threads;
         params.kv_unified = !shape.apart;
@@ -75,7 +79,16 @@ impl Context {
         })?;
         // SAFETY: the context was just made.
         let (tokens, sequence_tokens) = unsafe { (sys::llama_n_ctx(raw.as_ptr()), sys::llama_n_ctx_seq(raw.as_ptr())) };
-        Ok(Context { raw, batch: Batch::new(), vocabulary, tokens, sequence_tokens, rows: 0, _model: model })
+        Ok(Context {
+            raw,
+            batch: Batch::new(),
+            vocabulary,
+            tokens,
+            sequence_tokens,
+            rows: 0,
+            outputs: usize::from(shape.sequences),
+            _model: model,
+        })
     }
 
     /// Tokens that all sequences together can hold; llama.cpp rounds what was asked for.
@@ -92,6 +105,10 @@ impl Context {
         self.rows = 0;
         if rows.is_empty() {
             return Ok(());
+        }
+        let outputs = rows.iter().filter(|row| row.wants_logits).count();
+        if outputs > self.outputs {
+            return Err(DecodeError::Failed(format!("{outputs} rows want logits, and {} may", self.outputs)));
         }
         self.batch.fill(rows)?;
         let batch = self.batch.as_raw();

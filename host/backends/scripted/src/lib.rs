@@ -63,6 +63,8 @@ pub struct Settings {
     pub prefix_copy: bool,
     /// See [`Capabilities::partial_remove`].
     pub partial_remove: bool,
+    /// Bytes that it says it takes.
+    pub memory_bytes: u64,
 }
 
 impl Default for Settings {
@@ -76,6 +78,7 @@ impl Default for Settings {
             virtual_time: false,
             prefix_copy: true,
             partial_remove: true,
+            memory_bytes: 0,
         }
     }
 }
@@ -185,7 +188,8 @@ impl Backend for Scripted {
     }
 
     fn memory(&self) -> Memory {
-        Memory { weights: 0, cache: u64::from(self.capabilities.context_tokens) * 16, compute: 64 * 1024 }
+        let cache = u64::from(self.capabilities.context_tokens) * 16;
+        Memory { weights: self.settings.memory_bytes, cache, compute: 64 * 1024 }
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {

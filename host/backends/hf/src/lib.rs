@@ -1,0 +1,17 @@
+//! What the backends of Hugging Face folders share: the folder itself, its tokenizer, how vectors are pooled, and sequences for
+//! models that know only one at a time.
+//!
+//! Nothing here computes a model, and nothing here reads weights.
+
+mod config;
+mod folder;
+mod pooling;
+mod serial;
+mod tokenizer;
+mod words;
+
+pub use config::Config;
+pub use folder::Folder;
+pub use pooling::Pooling;
+pub use serial::{Limits, Part, Serial, Stepper};
+pub use tokenizer::HfTokenizer;
