@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 mod access;
+mod artifacts;
 mod cases;
 mod chat;
+mod exports;
 mod first_start;
+mod lifecycle;
 mod logprobs;
 mod metrics;
 mod pii;

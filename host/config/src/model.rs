@@ -14,7 +14,8 @@ use crate::text::Name;
 pub struct Model {
     /// The code that runs it.
     pub backend: Backend,
-    /// The weights: `builtin:demo`, or a GGUF file. Required for `llama`, refused for `scripted`.
+    /// The weights: `builtin:demo`, `installed:NAME`, a GGUF file for `llama`, or a folder for `candle` and `onnx`. Refused for
+    /// `scripted`.
     #[serde(default)]
     pub artifact: Option<Source>,
     /// Further names that clients may use for it; unique among all ids and aliases.
@@ -52,6 +53,13 @@ pub struct Model {
     /// itself, which is slower with many at once, and `context_tokens` is divided equally among the sequences. Default false.
     #[serde(default)]
     pub deterministic: bool,
+    /// Whether it stays in memory once it is loaded, whatever else needs the room. Default false.
+    #[serde(default)]
+    pub pin: bool,
+    /// Seconds that it stays in memory without a request, 0 to 31536000. Without it, until another model needs the room.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub keep_alive_s: Option<u32>,
     /// How to sample where a request does not say.
     #[serde(default)]
     pub defaults: Sampling,
@@ -66,6 +74,10 @@ pub struct Model {
 pub enum Backend {
     /// llama.cpp, for GGUF files.
     Llama,
+    /// candle, for folders of safetensors.
+    Candle,
+    /// ONNX Runtime, for folders of ONNX graphs.
+    Onnx,
     /// Deterministic tokens at a set cadence and faults on command, for tests of what stands around a model.
     Scripted,
 }
@@ -74,6 +86,8 @@ impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Llama => "llama",
+            Self::Candle => "candle",
+            Self::Onnx => "onnx",
             Self::Scripted => "scripted",
         })
     }
@@ -119,6 +133,12 @@ pub struct Scripted {
     /// Microseconds for each token of a prompt, 0 to 10000000. Default 0.
     #[schemars(range(min = 0, max = 10_000_000))]
     pub prefill_us_per_token: u32,
+    /// Milliseconds that loading takes, 0 to 600000. Default 0.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub load_ms: u32,
+    /// MiB that it says it takes, 0 to 1048576. Default 0.
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub memory_mib: u32,
 }
 
 fn default_sequences() -> u16 {

@@ -1,9 +1,12 @@
 //! `tollgate.toml`: what concerns the process as a whole. Every field is optional, and so is the file.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry::Telemetry;
+use crate::text::PublicKey;
 
 /// Settings of the process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +22,8 @@ pub struct Settings {
     pub build: Build,
     /// The pool that plugin instances come from.
     pub plugins: PluginPool,
+    /// All models together.
+    pub models: Models,
     /// Requests of all listeners together.
     pub requests: Requests,
     /// Traces.
@@ -72,6 +77,54 @@ pub struct Build {
     /// Seconds for one plugin, 1 to 600. Default 60.
     #[schemars(range(min = 1, max = 600))]
     pub time_s: u32,
+}
+
+/// All models together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Models {
+    /// What has to be there before the gateway serves. Default `strict`.
+    pub startup: Startup,
+    /// Memory of all models together in MiB, 1 to 16777216: weights, caches and buffers. A model that does not fit beside the others
+    /// waits until one of them is idle. Without it, 80 % of what the machine or the control group has.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub memory_mib: Option<u32>,
+    /// Requests that may wait for a model to be loaded, of all models together, 1 to 65536; one more is refused at once (503).
+    /// Default 1024.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub queue: u32,
+    /// ONNX Runtime, a path of `libonnxruntime.so` 1.24 or later. Without it, what `ORT_DYLIB_PATH` names, or the system's.
+    pub onnxruntime: Option<PathBuf>,
+    /// Keys whose signature on a model's manifest is good, up to 64. Default none.
+    #[schemars(length(max = 64))]
+    pub trusted_keys: Vec<PublicKey>,
+    /// Whether models that nobody has signed may be installed. Default false.
+    pub unsigned: bool,
+}
+
+/// What has to be there before the gateway serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Startup {
+    /// Every model: as many as there is memory for are loaded, the others are checked. One that cannot be used stops the start, or
+    /// the reload that brings it.
+    #[default]
+    Strict,
+    /// None: each is loaded with its first request, and one that cannot be used fails that.
+    Lazy,
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self {
+            startup: Startup::Strict,
+            memory_mib: None,
+            queue: 1_024,
+            onnxruntime: None,
+            trusted_keys: Vec::new(),
+            unsigned: false,
+        }
+    }
 }
 
 /// Requests of all listeners together.

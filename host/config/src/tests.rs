@@ -92,7 +92,7 @@ fn every_problem_is_reported_with_its_line_its_range_and_a_cure() {
         [
             "models/demo.toml:1: `backend` cannot be `lama`; did you mean `llama`?",
             "models/demo.toml:2: `artifact` is not a source; \
-             write `builtin:NAME`, or a path, absolute or relative to the config directory",
+             write `builtin:NAME`, `installed:NAME` (a model), or a path, absolute or relative to the config directory",
             "models/demo.toml:3: `sequences` is 0, but its range is 1 to 256; choose a number in that range",
             "models/demo.toml:4: `queue` is a string, but should be an integer; write an integer",
             "models/demo.toml:5: `threads` is a number with a fraction, but should be an integer; write an integer",

@@ -136,6 +136,15 @@ word!(
     "write 64 lower-case hex digits; `tollgate keys add` makes the whole file"
 );
 
+word!(
+    /// A key that signs models: `ed25519:` and its 32 bytes in base64.
+    PublicKey,
+    is_public_key,
+    "public-key",
+    "a public key",
+    "write `ed25519:` and 44 characters of base64; `tollgate model key` makes one and shows it"
+);
+
 pub(crate) use text_type;
 
 fn is_id(text: &str) -> bool {
@@ -153,6 +162,11 @@ fn is_allowed(text: &str) -> bool {
 
 fn is_sha256_hex(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_public_key(text: &str) -> bool {
+    let key = text.strip_prefix("ed25519:").and_then(|key| key.strip_suffix('='));
+    key.is_some_and(|key| key.len() == 43 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte)))
 }
 
 fn shaped(text: &str, longest: usize, is_first: impl Fn(u8) -> bool, is_rest: impl Fn(u8) -> bool) -> bool {

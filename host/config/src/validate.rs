@@ -113,23 +113,26 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 fn model(model: &Object<Model>, problems: &mut Vec<Problem>) {
-    match model.backend {
-        Backend::Llama => {
-            if model.artifact.is_none() {
-                let cure = "add it: `builtin:demo`, or the path of a GGUF file";
-                problems.push(model.problem("artifact", "`artifact` is missing, which the backend `llama` needs", cure));
-            }
-            if model.scripted.is_some() {
-                let message = "`scripted` has no effect with the backend `llama`";
-                problems.push(model.problem("scripted", message, "remove it, or set `backend = \"scripted\"`"));
-            }
+    let backend = model.backend;
+    if backend == Backend::Scripted {
+        if model.artifact.is_some() {
+            let message = "`artifact` has no effect with the backend `scripted`";
+            problems.push(model.problem("artifact", message, "remove it, or set `backend = \"llama\"`"));
         }
-        Backend::Scripted => {
-            if model.artifact.is_some() {
-                let message = "`artifact` has no effect with the backend `scripted`";
-                problems.push(model.problem("artifact", message, "remove it, or set `backend = \"llama\"`"));
-            }
-        }
+        return;
+    }
+    if model.artifact.is_none() {
+        let what = if backend == Backend::Llama { "`builtin:demo`, or the path of a GGUF file" } else { "the path of a folder" };
+        let message = format!("`artifact` is missing, which the backend `{backend}` needs");
+        problems.push(model.problem("artifact", message, format!("add it: `installed:NAME`, {what}")));
+    }
+    if model.scripted.is_some() {
+        let message = format!("`scripted` has no effect with the backend `{backend}`");
+        problems.push(model.problem("scripted", message, "remove it, or set `backend = \"scripted\"`"));
+    }
+    if model.deterministic && backend != Backend::Llama {
+        let message = format!("`deterministic` has no effect with the backend `{backend}`");
+        problems.push(model.problem("deterministic", message, "remove it"));
     }
 }
 

@@ -1,29 +1,76 @@
-//! Model files: those that the operator names, and those inside the binary.
+//! Model files: those that the operator names, those that were installed, and those inside the binary.
 
-use std::io::{Read, Write};
+mod folder;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
+use tollgate_artifacts::{Store, StoreError};
 use tollgate_config::Source;
+use tollgate_formats::gguf::{self, Gguf};
+use tollgate_formats::{FormatError, gguf::check_model};
 
-/// Model files, built in or on disk.
+/// Model files, built in, installed or on disk.
 #[derive(Debug, Clone)]
 pub struct Library {
-    /// Files inside the binary, by name.
-    pub builtin: &'static [(&'static str, &'static [u8])],
+    builtin: &'static [(&'static str, &'static [u8])],
     /// Where built-in files are laid out for backends that want a path.
-    pub directory: PathBuf,
+    directory: PathBuf,
     /// What relative paths are relative to.
-    pub config: PathBuf,
+    config: PathBuf,
+    /// What was installed.
+    store: Store,
+    /// Where ONNX Runtime is, if the config says.
+    onnxruntime: Option<PathBuf>,
+    digests: Arc<Digests>,
 }
 
-/// A model file that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Artifact {
-    /// Where.
-    pub path: PathBuf,
-    /// SHA-256, 64 hex digits.
-    pub digest: String,
+/// A model that is there, with headers that are in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Artifact {
+    /// Where: a file, or a folder.
+    pub(crate) path: PathBuf,
+    /// What it says of itself.
+    pub(crate) header: Header,
+    /// SHA-256, 64 hex digits, where it is known without reading the files.
+    pub(crate) digest: Option<String>,
+    /// Whether nobody but the gateway writes there, so that it may be mapped.
+    pub(crate) is_ours: bool,
+    /// The files that it is made of, with the digests that they should have where that is known.
+    files: Vec<(PathBuf, Option<String>)>,
+}
+
+/// What a model says of itself.
+#[derive(Debug, Clone)]
+pub(crate) enum Header {
+    Gguf(Arc<Gguf>),
+    /// Elements of all tensors.
+    Safetensors(u64),
+    /// Bytes of all weights.
+    Onnx(u64),
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Gguf,
+    Safetensors,
+    Onnx,
+}
+
+/// What a source leads to.
+struct Place {
+    path: PathBuf,
+    digest: Option<String>,
+    is_ours: bool,
+    /// Digests of the files by their paths in the folder.
+    known: BTreeMap<String, String>,
 }
 
 /// A model file cannot be used.
@@ -37,6 +84,15 @@ pub enum ArtifactError {
         /// What there is.
         known: String,
     },
+    /// Not one of those in the data directory.
+    #[error("no model `{name}` is installed: `tollgate model import` or `tollgate model pull` does that")]
+    NotInstalled {
+        /// What was asked for.
+        name: String,
+    },
+    /// What is installed cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// It is missing or cannot be read.
     #[error("{}: {error}", path.display())]
     Io {
@@ -45,36 +101,132 @@ pub enum ArtifactError {
         /// Why.
         error: std::io::Error,
     },
-    /// It is not what a GGUF file is.
-    #[error("{}: {reason}", path.display())]
+    /// It is not what such a file is.
+    #[error("{}: {error}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        error: FormatError,
+    },
+    /// The folder is not what the backend takes.
+    #[error("{}: {what}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// It is another one than it should be.
+    #[error("{}: it has the digest {found}, and should have {expected}: install it again", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// SHA-256 of what is there.
+        found: String,
+        /// What it should be.
+        expected: String,
     },
 }
 
 impl Library {
-    /// Finds an artifact and takes its digest.
-    ///
-    /// # Errors
-    /// It is not there or no model.
-    pub fn find(&self, source: &Source) -> Result<Artifact, ArtifactError> {
-        let artifact = match source {
-            Source::Builtin(name) => self.lay_out(name.as_str())?,
-            Source::File(path) => {
-                let path = self.config.join(path);
-                let digest = digest(&path).map_err(|error| ArtifactError::Io { path: path.clone(), error })?;
-                Artifact { path, digest }
-            }
-        };
-        check_header(&artifact.path)?;
-        Ok(artifact)
+    /// `builtin` are the files inside the binary by name, which are laid out in `directory`; relative paths begin at `config`;
+    /// installed models are in `store`.
+    #[must_use]
+    pub fn new(builtin: &'static [(&'static str, &'static [u8])], directory: PathBuf, config: PathBuf, store: Store) -> Self {
+        Library { builtin, directory, config, store, onnxruntime: None, digests: Arc::default() }
     }
 
-    /// Writes a built-in file where a backend can map it, once.
-    fn lay_out(&self, name: &str) -> Result<Artifact, ArtifactError> {
+    /// Takes ONNX Runtime from this path, relative to the config directory.
+    #[must_use]
+    pub fn with_onnxruntime(self, path: Option<&Path>) -> Self {
+        Library { onnxruntime: path.map(|path| self.config.join(path)), ..self }
+    }
+
+    /// Where ONNX Runtime is, if the config says.
+    pub(crate) fn onnxruntime(&self) -> Option<&Path> {
+        self.onnxruntime.as_deref()
+    }
+
+    /// Where the links to installed models are.
+    #[must_use]
+    pub fn installed(&self) -> PathBuf {
+        self.store.root().join("current")
+    }
+
+    /// Finds an artifact and checks its headers.
+    ///
+    /// # Errors
+    /// It is not there, or no model of this kind.
+    pub(crate) fn find(&self, source: &Source, wanted: Wanted) -> Result<Artifact, ArtifactError> {
+        let place = match source {
+            Source::Builtin(name) => {
+                let (path, digest) = self.lay_out(name.as_str())?;
+                Place { path, digest: Some(digest), is_ours: true, known: BTreeMap::new() }
+            }
+            Source::Installed(name) => self.current(name.as_str(), wanted)?,
+            Source::File(path) => Place { path: self.config.join(path), digest: None, is_ours: false, known: BTreeMap::new() },
+        };
+        if wanted != Wanted::Gguf {
+            let (header, names) = folder::look(&place.path, wanted)?;
+            let files = names.into_iter().map(|name| (place.path.join(&name), place.known.get(&name).cloned())).collect();
+            return Ok(Artifact { header, files, path: place.path, digest: place.digest, is_ours: place.is_ours });
+        }
+        let path = place.path;
+        let file = File::open(&path).map_err(|error| ArtifactError::Io { path: path.clone(), error })?;
+        let header = gguf::read(&mut BufReader::new(file)).and_then(|gguf| check_model(&gguf).map(|()| gguf));
+        let header = header.map_err(|error| ArtifactError::Format { path: path.clone(), error })?;
+        let files = vec![(path.clone(), place.digest.clone())];
+        Ok(Artifact { header: Header::Gguf(Arc::new(header)), files, path, digest: place.digest, is_ours: place.is_ours })
+    }
+
+    /// Opens an artifact's files and takes the digest of what it opened, which is what is then to be loaded (P-M8). A file that
+    /// has not changed since is not read again.
+    ///
+    /// # Errors
+    /// One cannot be read, or is another one than it should be.
+    pub(crate) fn open(&self, artifact: &Artifact) -> Result<Opened, ArtifactError> {
+        let (mut files, mut digests) = (Vec::new(), Vec::new());
+        for (path, expected) in &artifact.files {
+            let io = |error| ArtifactError::Io { path: path.clone(), error };
+            let mut file = File::open(path).map_err(io)?;
+            let found = self.digests.of(&mut file).map_err(io)?;
+            if let Some(expected) = expected.clone().filter(|expected| *expected != found) {
+                return Err(ArtifactError::Digest { path: path.clone(), found, expected });
+            }
+            let name = path.strip_prefix(&artifact.path).unwrap_or(path).display().to_string();
+            files.push(file);
+            digests.push((name, found));
+        }
+        let digest = match (&artifact.digest, digests.as_slice()) {
+            (Some(digest), _) => digest.clone(),
+            (None, [(_, digest)]) => digest.clone(),
+            (None, digests) => {
+                let list = digests.iter().map(|(name, digest)| format!("{digest} {name}\n")).collect::<String>();
+                hex::encode(Sha256::digest(list))
+            }
+        };
+        Ok(Opened { files, digest })
+    }
+
+    /// What a name stands for: its one file for llama.cpp, else its folder.
+    fn current(&self, name: &str, wanted: Wanted) -> Result<Place, ArtifactError> {
+        let missing = || ArtifactError::NotInstalled { name: name.to_owned() };
+        let parsed = name.parse().map_err(|_| missing())?;
+        let version = self.store.current(&parsed)?.ok_or_else(missing)?;
+        let known = version.manifest.files.iter().map(|file| (file.path.to_string(), file.sha256.to_string())).collect();
+        let (path, digest) = match wanted {
+            Wanted::Gguf => {
+                let file = version.manifest.main_file();
+                (version.folder.join(file.path.as_str()), file.sha256.to_string())
+            }
+            Wanted::Safetensors | Wanted::Onnx => (version.folder, version.digest.to_string()),
+        };
+        Ok(Place { path, digest: Some(digest), is_ours: true, known })
+    }
+
+    /// Writes a built-in file where a backend can map it, once; returns it with its digest.
+    fn lay_out(&self, name: &str) -> Result<(PathBuf, String), ArtifactError> {
         let found = self.builtin.iter().find(|(known, _)| *known == name);
         let (_, bytes) = found.ok_or_else(|| ArtifactError::Unknown {
             name: name.to_owned(),
@@ -83,79 +235,83 @@ impl Library {
         let sha256 = hex::encode(Sha256::digest(bytes));
         let path = self.directory.join(format!("{name}-{}.gguf", sha256.get(..16).unwrap_or(&sha256)));
         let io = |error| ArtifactError::Io { path: path.clone(), error };
-        if digest(&path).ok().as_deref() != Some(&sha256) {
+        let there = File::open(&path).and_then(|mut file| self.digests.of(&mut file));
+        if there.ok().as_deref() != Some(&sha256) {
             std::fs::create_dir_all(&self.directory).map_err(io)?;
             let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
             let write = || {
-                let mut file = std::fs::File::create(&temporary)?;
+                let mut file = File::create(&temporary)?;
                 file.write_all(bytes)?;
                 file.sync_all()?;
                 std::fs::rename(&temporary, &path)
             };
             write().map_err(io)?;
         }
-        Ok(Artifact { path, digest: sha256 })
+        Ok((path, sha256))
     }
 }
 
-fn digest(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hex::encode(hasher.finalize()));
+/// Files whose digests were taken, and which are open since.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    files: Vec<File>,
+    /// SHA-256, 64 hex digits.
+    pub(crate) digest: String,
+}
+
+impl Opened {
+    /// A path to the open file itself, whatever becomes of its name, where there is one. Good for as long as this lives.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.files.first().map(|file| Path::new("/proc/self/fd").join(file.as_raw_fd().to_string()))
+    }
+}
+
+/// Digests of files by what the kernel knows them by. A file's change time cannot be set: what has the same one has not been written
+/// to since, within the clock's grain.
+#[derive(Debug, Default)]
+struct Digests(Mutex<HashMap<[i128; 5], String>>);
+
+/// Files whose digests are kept.
+const MAX_DIGESTS: usize = 1_024;
+
+impl Digests {
+    fn of(&self, file: &mut File) -> std::io::Result<String> {
+        let metadata = file.metadata()?;
+        let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+        let stamp = [metadata.dev().into(), metadata.ino().into(), metadata.size().into(), changed, metadata.mtime_nsec().into()];
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp) {
+            return Ok(known.clone());
         }
-        hasher.update(buffer.get(..read).unwrap_or_default());
+        file.rewind()?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(buffer.get(..read).unwrap_or_default());
+        }
+        let digest = hex::encode(hasher.finalize());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_DIGESTS {
+            known.clear();
+        }
+        known.insert(stamp, digest.clone());
+        Ok(digest)
     }
-}
-
-/// What every GGUF file begins with (ggml's GGUF specification): magic, version, and how many tensors and keys there are. llama.cpp
-/// ends the process on some malformed files, so that what is plainly none does not reach it.
-fn check_header(path: &Path) -> Result<(), ArtifactError> {
-    let format = |reason: String| ArtifactError::Format { path: path.to_owned(), reason };
-    let io = |error| ArtifactError::Io { path: path.to_owned(), error };
-    let mut file = std::fs::File::open(path).map_err(io)?;
-    let size = file.metadata().map_err(io)?.len();
-    let mut header = [0; 24];
-    file.read_exact(&mut header).map_err(|_| format(format!("it has {size} bytes, too few for a GGUF file")))?;
-    let number = |at: usize| {
-        header.get(at..at + 8).and_then(|bytes| bytes.first_chunk::<8>()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
-    };
-    let version = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-    if !header.starts_with(b"GGUF") {
-        return Err(format("it is no GGUF file (it does not begin with GGUF)".to_owned()));
-    }
-    if !(2..=3).contains(&version) {
-        return Err(format(format!("its GGUF version is {version}; 2 and 3 are known")));
-    }
-    // A tensor's entry has at least 24 bytes and a key's at least 12.
-    let (tensors, keys) = (number(8), number(16));
-    if tensors.saturating_mul(24).saturating_add(keys.saturating_mul(12)) > size {
-        return Err(format(format!(
-            "it names {tensors} tensors and {keys} keys, more than fit into its {size} bytes: is it cut short?"
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    static DEMO: &[u8] = include_bytes!("../../demo-model/demo.gguf");
+
     fn library(dir: &Path) -> Library {
-        static GOOD: [u8; 64] = {
-            let mut bytes = [0; 64];
-            bytes[0] = b'G';
-            bytes[1] = b'G';
-            bytes[2] = b'U';
-            bytes[3] = b'F';
-            bytes[4] = 3;
-            bytes
-        };
-        static BUILTIN: &[(&str, &[u8])] = &[("demo", &GOOD)];
-        Library { builtin: BUILTIN, directory: dir.join("models"), config: dir.to_owned() }
+        static BUILTIN: &[(&str, &[u8])] = &[("demo", DEMO)];
+        let store = Store::open(&dir.join("store")).expect("made");
+        Library::new(BUILTIN, dir.join("models"), dir.to_owned(), store)
     }
 
     #[test]
@@ -163,24 +319,39 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let library = library(dir.path());
         let source: Source = "builtin:demo".parse().expect("a source");
-        let artifact = library.find(&source).expect("laid out");
+        let artifact = library.find(&source, Wanted::Gguf).expect("laid out");
+        assert_eq!(library.open(&artifact).expect("there").digest, artifact.digest.clone().expect("known"));
         std::fs::write(&artifact.path, b"damaged").expect("written");
-        assert_eq!(library.find(&source).expect("laid out again"), artifact);
-        assert_eq!(std::fs::read(&artifact.path).expect("readable").len(), 64);
+        assert!(matches!(library.open(&artifact), Err(ArtifactError::Digest { .. })));
+        library.find(&source, Wanted::Gguf).expect("laid out again");
+        assert_eq!(std::fs::read(&artifact.path).expect("readable"), DEMO);
     }
 
     #[test]
     fn what_is_no_model_is_refused_by_name() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let library = library(dir.path());
-        let mut cut = b"GGUF\x03\0\0\0".to_vec();
-        cut.extend_from_slice(&1_000_000_u64.to_le_bytes());
-        cut.extend_from_slice(&[0; 16]);
-        for (bytes, what) in [(b"GG".to_vec(), "too few"), (vec![b'x'; 64], "no GGUF"), (cut, "cut short")] {
+        for bytes in [b"GG".to_vec(), vec![b'x'; 64], DEMO[..DEMO.len() / 2].to_vec()] {
             std::fs::write(dir.path().join("m.gguf"), bytes).expect("written");
-            let error = library.find(&"m.gguf".parse().expect("a source")).expect_err("refused").to_string();
-            assert!(error.contains(what), "{error}");
+            let error = library.find(&"m.gguf".parse().expect("a source"), Wanted::Gguf).expect_err("refused");
+            assert!(matches!(error, ArtifactError::Format { .. }) && error.to_string().contains("m.gguf"), "{error}");
         }
-        assert!(matches!(library.find(&"builtin:none".parse().expect("a source")), Err(ArtifactError::Unknown { .. })));
+        assert!(matches!(
+            library.find(&"builtin:none".parse().expect("a source"), Wanted::Gguf),
+            Err(ArtifactError::Unknown { .. })
+        ));
+    }
+
+    /// P-M8: what is loaded is what was hashed, though another file has taken its name.
+    #[test]
+    fn an_opened_file_stays_what_it_is() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let library = library(dir.path());
+        std::fs::write(dir.path().join("m.gguf"), DEMO).expect("written");
+        let artifact = library.find(&"m.gguf".parse().expect("a source"), Wanted::Gguf).expect("found");
+        let opened = library.open(&artifact).expect("opened");
+        std::fs::write(dir.path().join("other"), b"other").expect("written");
+        std::fs::rename(dir.path().join("other"), dir.path().join("m.gguf")).expect("renamed");
+        assert_eq!(std::fs::read(opened.path().expect("one file")).expect("readable"), DEMO);
     }
 }

@@ -1,31 +1,44 @@
-//! Models: their artifacts, how they are loaded, and the right to use one.
+//! Models: their artifacts, how they come and go within a budget of bytes, and the right to use one.
 //!
-//! It chooses a backend ([`select`]) and hands it to `inference`; it neither decodes nor knows who asks.
+//! It chooses a backend ([`select`]) and hands it to `inference`; it neither decodes nor knows who asks. A model of the config is a
+//! [`Slot`]; who wants to use it takes a [`Lease`], and the [`Pool`] loads and unloads what lies behind.
 
 mod artifact;
+mod lifecycle;
+mod memory;
 mod metrics;
+mod probe;
 mod running;
 mod select;
+mod slot;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tollgate_config::{Model as Spec, Object};
 use tollgate_domain::Parameters;
-use tollgate_inference::{Engine, Settings};
+use tollgate_inference::Settings;
 
 pub use self::metrics::{Ended, ModelMetrics};
-pub use artifact::{Artifact, ArtifactError, Library};
+use artifact::Artifact;
+pub use artifact::{ArtifactError, Library};
+pub use lifecycle::{Pool, PoolStatus};
+pub use memory::default_budget;
+pub use probe::{ProbeReport, ProbeRequest, probe};
 pub use running::Running;
 pub use select::LoadError;
+pub use slot::{Lease, LeaseError, Slot, SlotStatus};
 pub use tollgate_inference::{
-    ChatCodec, EncodeError, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError, Ticket,
-    Timing,
+    ChatCodec, EncodeError, Engine, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError,
+    Ticket, Timing,
 };
 
 /// Rows that are left for prompts when every sequence decodes.
 const LEAST_PROMPT_ROWS: u32 = 16;
+
+/// One model is loaded at a time: two would share the disk and the cores, and neither could be weighed.
+static LOADING: Mutex<()> = Mutex::new(());
 
 /// A loaded model.
 #[derive(Debug)]
@@ -35,26 +48,26 @@ pub struct Model {
     digest: String,
     loaded_s: u64,
     load_time: Duration,
-    deadline: Duration,
+    grown: u64,
     engine: Engine,
     metrics: Arc<ModelMetrics>,
 }
 
 impl Model {
-    /// Loads the model that `spec` describes; takes as long as its file does. `server_secret` salts each tenant's cache;
-    /// `running` gets to know its thread.
+    /// Loads the model that `spec` describes; takes as long as its file does. `server_secret` salts each tenant's cache.
     ///
     /// # Errors
     /// Its file cannot be used, or there is no memory for it.
-    pub fn load(
+    fn load(
         spec: &Object<Spec>,
+        artifact: Option<&Artifact>,
         library: &Library,
-        running: &Running,
         server_secret: [u8; 32],
-        now_s: u64,
+        (metrics, now_s): (Arc<ModelMetrics>, u64),
     ) -> Result<Self, LoadError> {
-        let began = Instant::now();
-        let (backend, digest) = select::load(spec, library)?;
+        let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, before) = (Instant::now(), memory::resident().unwrap_or(0));
+        let (backend, digest) = select::load(spec, artifact, library)?;
         let sampling = &spec.defaults;
         let settings = Settings {
             queue: spec.queue as usize,
@@ -77,15 +90,14 @@ impl Model {
             ..Settings::default()
         };
         let engine = Engine::start(spec.id.as_str(), backend, settings).map_err(|error| LoadError::Start(error.to_string()))?;
-        running.add(&engine);
         Ok(Model {
             id: spec.id.as_str().to_owned(),
             aliases: spec.aliases.iter().map(|alias| alias.as_str().to_owned()).collect(),
             digest,
             loaded_s: now_s,
             load_time: began.elapsed(),
-            deadline: Duration::from_secs(u64::from(spec.deadline_s)),
-            metrics: Arc::new(ModelMetrics::new(spec.id.as_str())),
+            grown: memory::resident().unwrap_or(0).saturating_sub(before),
+            metrics,
             engine,
         })
     }
@@ -125,10 +137,16 @@ impl Model {
         self.load_time
     }
 
-    /// The longest that a request may take.
+    /// Bytes by which the process grew while it was loaded.
     #[must_use]
-    pub fn deadline(&self) -> Duration {
-        self.deadline
+    pub fn grown(&self) -> u64 {
+        self.grown
+    }
+
+    /// Bytes that it takes: what its backend says, or what was seen if that is more.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.engine.memory().total().max(self.grown)
     }
 
     /// Whether it takes requests; a model whose thread has died has to be loaded again.
@@ -155,50 +173,28 @@ fn step_rows(spec: &Spec) -> u32 {
     spec.step_tokens.max(u32::from(spec.sequences) + LEAST_PROMPT_ROWS)
 }
 
-impl Drop for Model {
-    /// The last handle waits for the step that the model is in. Whoever drops it may be a request's task, which must not wait.
-    fn drop(&mut self) {
-        let engine = self.engine.clone();
-        let unload = std::thread::Builder::new().name(format!("unload-{}", self.id));
-        // Without a thread the engine is dropped, and waited for, with this model.
-        let _ = unload.spawn(move || engine.shutdown(Instant::now()));
-    }
-}
-
-/// The right to use a loaded model while a request runs: it is not unloaded before the last lease is gone.
-#[derive(Debug, Clone)]
-pub struct Lease(Arc<Model>);
-
-impl std::ops::Deref for Lease {
-    type Target = Model;
-
-    fn deref(&self) -> &Model {
-        &self.0
-    }
-}
-
 /// The models of one generation.
 #[derive(Debug, Default)]
 pub struct Models {
-    by_name: BTreeMap<String, Arc<Model>>,
+    by_name: BTreeMap<String, Arc<Slot>>,
 }
 
 impl Models {
     /// Names have to be unique; the config's check sees to it.
     #[must_use]
-    pub fn new(models: impl IntoIterator<Item = Arc<Model>>) -> Self {
-        let named = |model: Arc<Model>| model.names().map(|name| (name.to_owned(), Arc::clone(&model))).collect::<Vec<_>>();
-        Models { by_name: models.into_iter().flat_map(named).collect() }
+    pub fn new(slots: impl IntoIterator<Item = Arc<Slot>>) -> Self {
+        let named = |slot: Arc<Slot>| slot.names().map(|name| (name.to_owned(), Arc::clone(&slot))).collect::<Vec<_>>();
+        Models { by_name: slots.into_iter().flat_map(named).collect() }
     }
 
-    /// The model of this id or alias, to be used.
+    /// The model of this id or alias.
     #[must_use]
-    pub fn lease(&self, name: &str) -> Option<Lease> {
-        self.by_name.get(name).map(|model| Lease(Arc::clone(model)))
+    pub fn find(&self, name: &str) -> Option<&Arc<Slot>> {
+        self.by_name.get(name)
     }
 
     /// The models, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.by_name.iter().filter(|(name, model)| **name == model.id).map(|(_, model)| model)
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.by_name.iter().filter(|(name, slot)| **name == slot.id()).map(|(_, slot)| slot)
     }
 }

@@ -1,10 +1,16 @@
 //! Which backend loads what. Every `cfg(feature)` about backends would be here.
 
-use tollgate_backend::{Backend, BackendError};
-use tollgate_backend_llama::Llama;
-use tollgate_backend_scripted::Scripted;
-use tollgate_config::{Backend as Kind, Model as Spec, Object, Source};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use tollgate_backend::{Backend, BackendError};
+use tollgate_backend_candle::Candle;
+use tollgate_backend_llama::Llama;
+use tollgate_backend_onnx::{Onnx, find_library};
+use tollgate_backend_scripted::Scripted;
+use tollgate_config::{Backend as Kind, Model as Spec};
+
+use crate::artifact::{Artifact, Opened, Wanted};
 use crate::{ArtifactError, Library, step_rows};
 
 /// A model cannot be loaded.
@@ -19,40 +25,81 @@ pub enum LoadError {
     /// The config names no artifact where the backend needs one.
     #[error("models of this backend need an `artifact`")]
     NoArtifact,
-    /// The engine does not start.
+    /// The engine does not start, or the model is not to be used.
     #[error("{0}")]
     Start(String),
 }
 
+/// The model's artifact, where its backend has one.
+pub(crate) fn find(spec: &Spec, library: &Library) -> Result<Option<Artifact>, LoadError> {
+    let wanted = match spec.backend {
+        Kind::Scripted => return Ok(None),
+        Kind::Llama => Wanted::Gguf,
+        Kind::Candle => Wanted::Safetensors,
+        Kind::Onnx => Wanted::Onnx,
+    };
+    let source = spec.artifact.as_ref().ok_or(LoadError::NoArtifact)?;
+    Ok(Some(library.find(source, wanted)?))
+}
+
 /// Loads the model's backend; returns its artifact's digest with it.
-pub(crate) fn load(spec: &Object<Spec>, library: &Library) -> Result<(Box<dyn Backend>, String), LoadError> {
-    match spec.backend {
-        Kind::Llama => {
-            let source = spec.artifact.as_ref().ok_or(LoadError::NoArtifact)?;
-            let artifact = library.find(source)?;
-            let settings = tollgate_backend_llama::Settings {
-                path: artifact.path,
-                // Whoever writes into a mapped file ends the process; only the gateway writes where built-in files are laid out.
-                mapped: matches!(source, Source::Builtin(_)),
-                context_tokens: spec.context_tokens,
-                sequences: spec.sequences,
-                step_rows: step_rows(spec),
-                threads: spec.threads,
-                apart: spec.deterministic,
-            };
-            Ok((Box::new(Llama::load(&settings)?), artifact.digest))
-        }
-        Kind::Scripted => {
-            let script = spec.scripted.clone().unwrap_or_default();
-            let settings = tollgate_backend_scripted::Settings {
-                max_sequences: spec.sequences,
-                context_tokens: spec.context_tokens.unwrap_or(65_536),
-                step_rows: step_rows(spec),
-                token_us: u64::from(script.token_us),
-                prefill_us_per_token: u64::from(script.prefill_us_per_token),
-                ..tollgate_backend_scripted::Settings::default()
-            };
-            Ok((Box::new(Scripted::new(settings)), "scripted".to_owned()))
-        }
+pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) -> Result<(Box<dyn Backend>, String), LoadError> {
+    let Some(artifact) = artifact else { return Ok((Box::new(scripted(spec)), "scripted".to_owned())) };
+    let opened = library.open(artifact)?;
+    let backend: Box<dyn Backend> = match spec.backend {
+        Kind::Llama => Box::new(Llama::load(&llama(spec, artifact, &opened))?),
+        Kind::Candle => Box::new(Candle::load(&candle(spec, artifact.path.clone()))?),
+        Kind::Onnx => Box::new(Onnx::load(&onnx(spec, artifact.path.clone(), library)?)?),
+        Kind::Scripted => Box::new(scripted(spec)),
+    };
+    Ok((backend, opened.digest))
+}
+
+fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened) -> tollgate_backend_llama::Settings {
+    tollgate_backend_llama::Settings {
+        path: opened.path().unwrap_or_else(|| artifact.path.clone()),
+        // Whoever writes into a mapped file ends the process.
+        mapped: artifact.is_ours,
+        context_tokens: spec.context_tokens,
+        sequences: spec.sequences,
+        step_rows: step_rows(spec),
+        threads: spec.threads,
+        apart: spec.deterministic,
     }
+}
+
+/// What candle is told of a model in `folder`.
+pub(crate) fn candle(spec: &Spec, folder: PathBuf) -> tollgate_backend_candle::Settings {
+    tollgate_backend_candle::Settings {
+        folder,
+        context_tokens: spec.context_tokens,
+        sequences: spec.sequences,
+        step_rows: step_rows(spec),
+        threads: spec.threads,
+    }
+}
+
+fn onnx(spec: &Spec, folder: PathBuf, library: &Library) -> Result<tollgate_backend_onnx::Settings, BackendError> {
+    Ok(tollgate_backend_onnx::Settings {
+        folder,
+        library: find_library(library.onnxruntime())?,
+        context_tokens: spec.context_tokens,
+        sequences: spec.sequences,
+        step_rows: step_rows(spec),
+        threads: spec.threads,
+    })
+}
+
+fn scripted(spec: &Spec) -> Scripted {
+    let script = spec.scripted.clone().unwrap_or_default();
+    std::thread::sleep(Duration::from_millis(u64::from(script.load_ms)));
+    Scripted::new(tollgate_backend_scripted::Settings {
+        max_sequences: spec.sequences,
+        context_tokens: spec.context_tokens.unwrap_or(65_536),
+        step_rows: step_rows(spec),
+        token_us: u64::from(script.token_us),
+        prefill_us_per_token: u64::from(script.prefill_us_per_token),
+        memory_bytes: u64::from(script.memory_mib) << 20,
+        ..tollgate_backend_scripted::Settings::default()
+    })
 }

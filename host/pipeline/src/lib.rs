@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead, Share, Shares};
+use tollgate_models::Slot;
 use tollgate_plugins::PluginHost;
 
 pub use generation::{Generation, Listener, Route, RouteTable};
@@ -78,10 +79,10 @@ pub struct ModelInfo {
     pub id: String,
     /// Its other names.
     pub aliases: Vec<String>,
-    /// When it was loaded, in seconds since 1970-01-01T00:00:00Z.
+    /// Since when it is here, in seconds since 1970-01-01T00:00:00Z.
     pub created_s: u64,
-    /// SHA-256 of its artifact, 64 hex digits.
-    pub digest: String,
+    /// SHA-256 of its artifact, 64 hex digits; `None` before a big file was read for the first time.
+    pub digest: Option<String>,
     /// Who runs it.
     pub owner: &'static str,
 }
@@ -130,7 +131,7 @@ impl Pipeline {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         let is_degraded = [&self.health.degraded, &self.health.keys_degraded].iter().any(|flag| flag.load(Ordering::Relaxed));
-        !is_degraded && self.current.load().models.iter().all(|model| model.is_alive())
+        !is_degraded && self.current.load().models.iter().all(|model| model.is_healthy())
     }
 
     /// Says that something of the config is in quarantine, or that nothing is any more.
@@ -222,7 +223,7 @@ impl Session {
     /// The sender has neither the scope `models` nor `chat`.
     pub fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
         authorize::may_list(&self.principal)?;
-        let allowed = |model: &Arc<tollgate_models::Model>| self.principal.may_use(model.names());
+        let allowed = |model: &Arc<Slot>| self.principal.may_use(model.names());
         Ok(self.generation.models.iter().filter(|model| allowed(model)).map(|model| info_of(model)).collect())
     }
 
@@ -232,8 +233,8 @@ impl Session {
     /// There is none of this name, or the sender may not use it: the answer is the same. Or the scope is missing.
     pub fn model(&self, name: &str) -> Result<ModelInfo, Refusal> {
         authorize::may_list(&self.principal)?;
-        let model = self.generation.models.lease(name).filter(|model| self.principal.may_use(model.names()));
-        model.map(|model| info_of(&model)).ok_or_else(|| authorize::no_such_model(name))
+        let model = self.generation.models.find(name).filter(|model| self.principal.may_use(model.names()));
+        model.map(|model| info_of(model)).ok_or_else(|| authorize::no_such_model(name))
     }
 
     /// Runs the request through the stages up to the model.
@@ -246,12 +247,12 @@ impl Session {
     }
 }
 
-fn info_of(model: &tollgate_models::Model) -> ModelInfo {
+fn info_of(model: &Slot) -> ModelInfo {
     ModelInfo {
         id: model.id().to_owned(),
         aliases: model.aliases().to_vec(),
-        created_s: model.loaded_s(),
-        digest: model.digest().to_owned(),
+        created_s: model.created_s(),
+        digest: model.digest().map(str::to_owned),
         owner: "tollgate",
     }
 }

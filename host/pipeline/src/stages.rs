@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_domain::{Attribute, ChatRequest, Content, Context, Refusal, RefusalKind, Share, Usage};
-use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, SubmitError, Ticket};
+use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, LeaseError, SubmitError, Ticket};
 use tracing::Span;
 
 use crate::chain::Screened;
@@ -34,19 +34,20 @@ pub(crate) async fn run(
     authorize::may_chat(principal)?;
     let route = generation.routes.find(dialect, &asked, &principal.roles, &principal.tenant).ok_or_else(no_route)?;
     let target = route.model.as_deref().unwrap_or(&asked);
-    let model = generation.models.lease(target).ok_or_else(|| authorize::no_such_model(&asked))?;
-    authorize::may_use(principal, &asked, model.names())?;
+    let slot = generation.models.find(target).ok_or_else(|| authorize::no_such_model(&asked))?;
+    authorize::may_use(principal, &asked, slot.names())?;
     tokens::may_be_told(route, &request)?;
 
     // admit
-    let span = trace::chat(&session.ids.span, &request, model.id(), is_stream);
+    let span = trace::chat(&session.ids.span, &request, slot.id(), is_stream);
     let stage = trace::stage(&span, "admit");
     let permit = admit(route)?;
+    let deadline = Instant::now() + slot.deadline();
+    let model = slot.lease(deadline).await.map_err(|error| lease_refusal(&error))?;
     let ticket = model.engine().reserve(&principal.tenant).map_err(|error| submit_refusal(&error))?;
     session.chain.settle(route, &principal.tenant)?;
 
-    let deadline = Instant::now() + model.deadline();
-    let mut ctx = context(&session, route, &model, dialect, is_stream);
+    let mut ctx = context(&session, route, &model, deadline, (dialect, is_stream));
     let mut record = record(&session, route, &model, span);
     session.timings.lap("admit");
     drop(stage);
@@ -125,9 +126,9 @@ fn admit(route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
     })
 }
 
-fn context(session: &Session, route: &Route, model: &Lease, dialect: &str, is_stream: bool) -> Context {
+fn context(session: &Session, route: &Route, model: &Lease, deadline: Instant, (dialect, is_stream): (&str, bool)) -> Context {
     let received_at_ms = session.ids.received_at_ms;
-    let deadline = session.timings.elapsed().saturating_add(model.deadline());
+    let deadline = session.timings.elapsed().saturating_add(deadline.saturating_duration_since(Instant::now()));
     let deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
     let template = route.template.as_ref().map(|name| Attribute { name: "template".to_owned(), value: json_string(name) });
     Context {
@@ -251,6 +252,18 @@ fn encode_refusal(error: &EncodeError) -> Refusal {
         other => Refusal::invalid("unusable_prompt", "The model's chat template does not take these messages.")
             .detail(other.to_string()),
     }
+}
+
+fn lease_refusal(error: &LeaseError) -> Refusal {
+    let refusal = match error {
+        LeaseError::TooLarge { .. } => Refusal::unavailable("model_too_large", "There is no memory for this model now.", 60),
+        LeaseError::QueueFull => Refusal::unavailable("queue_full", "As many requests wait for models as may.", 5),
+        LeaseError::Late => Refusal::unavailable("model_not_loaded", "The model was not ready in time.", 5),
+        LeaseError::Failed { retry_after_s, .. } => {
+            Refusal::unavailable("model_failed", "The model cannot be loaded.", (*retry_after_s).max(1))
+        }
+    };
+    refusal.detail(error.to_string())
 }
 
 fn submit_refusal(error: &SubmitError) -> Refusal {

@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tollgate_config::{Config, Model as ModelSpec, Object, Plugin as PluginSpec, Route as RouteSpec, Source};
-use tollgate_models::{Library, Model, Models, Running};
+use tollgate_config::{Config, Model as ModelSpec, Object, Plugin as PluginSpec, Route as RouteSpec, Source, Startup};
+use tollgate_models::{Library, Models, Pool, Slot, default_budget};
 use tollgate_pipeline::{Generation, Listener, Route};
 use tollgate_plugins::{Builder, Capability, Hook, Limits, OnFailure, Plugin, PluginHost, Spec};
 
 use crate::quarantine::Quarantined;
 use crate::routes::Table;
+
+/// How long a model may take to be loaded when the config is taken in.
+const LONGEST_LOAD: Duration = Duration::from_secs(600);
 
 /// Components inside the binary, laid out as files.
 #[derive(Debug, Clone)]
@@ -28,6 +31,7 @@ impl Components {
     fn path(&self, source: &Source, config: &Config) -> Result<PathBuf, String> {
         let name = match source {
             Source::File(path) => return Ok(config.resolve(path)),
+            Source::Installed(name) => return Err(format!("`installed:{name}` is a model, and a plugin is wanted")),
             Source::Builtin(name) => name.as_str(),
         };
         let known = || self.builtin.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
@@ -51,8 +55,8 @@ pub struct Assembler {
     library: Library,
     server_secret: [u8; 32],
     plugins: HashMap<String, Weak<Plugin>>,
-    models: HashMap<String, Weak<Model>>,
-    running: Running,
+    models: HashMap<String, Weak<Slot>>,
+    pool: Pool,
     /// Requests at once on a route, by its id: the limit holds across generations.
     concurrency: HashMap<String, (u32, Weak<Semaphore>)>,
     /// What each plugin last served with, for the quarantine's word on it.
@@ -60,9 +64,15 @@ pub struct Assembler {
 }
 
 impl Assembler {
-    /// `server_secret` salts each tenant's prefix cache (P-A9).
+    /// Models come from `library` and go into `pool`. `server_secret` salts each tenant's prefix cache (P-A9).
     #[must_use]
-    pub fn new(host: PluginHost, builder: Builder, components: Components, library: Library, server_secret: [u8; 32]) -> Self {
+    pub fn new(
+        host: PluginHost,
+        builder: Builder,
+        components: Components,
+        (library, pool): (Library, Pool),
+        server_secret: [u8; 32],
+    ) -> Self {
         Assembler {
             host,
             builder,
@@ -71,16 +81,16 @@ impl Assembler {
             server_secret,
             plugins: HashMap::new(),
             models: HashMap::new(),
-            running: Running::default(),
+            pool,
             concurrency: HashMap::new(),
             last_good: HashMap::new(),
         }
     }
 
-    /// The models' threads, of all generations.
+    /// Where the links to installed models are.
     #[must_use]
-    pub fn running(&self) -> Running {
-        self.running.clone()
+    pub fn installed(&self) -> PathBuf {
+        self.library.installed()
     }
 
     /// Builds the whole of a generation, or says everything that is wrong.
@@ -90,30 +100,7 @@ impl Assembler {
     pub async fn build(&mut self, config: &Config, number: u64) -> Result<Generation, Vec<Quarantined>> {
         let mut failures = Vec::new();
         let plugins = self.plugins(config, &mut failures).await;
-        let models = self.models(config, &[], &mut failures).await;
-        self.assemble(config, number, (plugins, models), failures)
-    }
-
-    /// Builds `serving` anew with the models loaded again that have died, and with everything else as it is: what lies on disk by
-    /// now has no part in it.
-    ///
-    /// # Errors
-    /// One entry for each model that cannot be loaded.
-    pub async fn revive(&mut self, config: &Config, number: u64, serving: &Generation) -> Result<Generation, Vec<Quarantined>> {
-        let mut failures = Vec::new();
-        let plugins = serving.plugins.iter().map(|plugin| (plugin.id().to_owned(), Arc::clone(plugin))).collect();
-        let alive = serving.models.iter().filter(|model| model.is_alive()).cloned().collect::<Vec<_>>();
-        let models = self.models(config, &alive, &mut failures).await;
-        self.assemble(config, number, (plugins, models), failures)
-    }
-
-    fn assemble(
-        &mut self,
-        config: &Config,
-        number: u64,
-        (plugins, models): (HashMap<String, Arc<Plugin>>, Vec<Arc<Model>>),
-        mut failures: Vec<Quarantined>,
-    ) -> Result<Generation, Vec<Quarantined>> {
+        let models = self.models(config, &mut failures).await;
         let mut routes = Vec::new();
         for route in config.routes.values() {
             let concurrency = route.limits.concurrency.map(|limit| self.concurrency(route.id.as_str(), limit));
@@ -217,49 +204,74 @@ impl Assembler {
         Ok(plugin)
     }
 
-    /// The models of a config; those in `kept` are taken as they are.
-    async fn models(&mut self, config: &Config, kept: &[Arc<Model>], failures: &mut Vec<Quarantined>) -> Vec<Arc<Model>> {
+    /// The models of a config, in order; those that have to be there are loaded, as far as there is room.
+    async fn models(&mut self, config: &Config, failures: &mut Vec<Quarantined>) -> Vec<Arc<Slot>> {
+        let settings = &config.settings.models;
+        let budget = settings.memory_mib.map_or_else(default_budget, |mib| u64::from(mib) << 20);
+        self.pool.set_limits(budget, settings.queue as usize);
+        // What stays for good comes first: what is loaded after it has to fit beside it.
+        let mut specs = config.models.values().collect::<Vec<_>>();
+        specs.sort_by_key(|spec| !spec.pin);
         let mut models = Vec::new();
-        for spec in config.models.values() {
-            if let Some(model) = kept.iter().find(|model| model.id() == spec.id.as_str()) {
-                models.push(Arc::clone(model));
-                continue;
-            }
-            match self.model(config, spec).await {
-                Ok(model) => models.push(model),
+        for spec in specs {
+            let made = match (self.model(config, spec).await, settings.startup) {
+                (Ok(slot), Startup::Strict) => warmed(slot).await,
+                (Err(reason), Startup::Lazy) => Ok(self.absent(spec, &reason)),
+                (made, _) => made,
+            };
+            match made {
+                Ok(slot) => models.push(slot),
                 Err(reason) => failures.push(Quarantined::new(spec.file.as_str(), "load", reason)),
             }
         }
         models
     }
 
-    async fn model(&mut self, config: &Config, object: &Object<ModelSpec>) -> Result<Arc<Model>, String> {
+    /// The model of an object: the one there is, if its settings and its file are the same.
+    async fn model(&mut self, config: &Config, object: &Object<ModelSpec>) -> Result<Arc<Slot>, String> {
         let stamp = match &object.artifact {
             Some(Source::File(path)) => {
-                std::fs::metadata(config.resolve(path)).ok().map(|file| (file.len(), file.modified().ok()))
+                std::fs::metadata(config.resolve(path)).ok().map(|file| (file.len(), file.modified().ok(), None))
+            }
+            Some(Source::Installed(name)) => {
+                std::fs::read_link(self.installed().join(name.as_str())).ok().map(|to| (0, None, Some(to)))
             }
             _ => None,
         };
         let key = format!("{} {} {stamp:?}", object.id.as_str(), object.canonical_json());
-        if let Some(model) = self.models.get(&key).and_then(Weak::upgrade).filter(|model| model.is_alive()) {
-            return Ok(model);
+        if let Some(slot) = self.models.get(&key).and_then(Weak::upgrade) {
+            return Ok(slot);
         }
-        let (object, library, running, secret) = (object.clone(), self.library.clone(), self.running(), self.server_secret);
-        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let loaded = tokio::task::spawn_blocking(move || Model::load(&object, &library, &running, secret, now_s)).await;
-        let model = loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let load_ms = u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            model = model.id(),
-            digest = model.digest(),
-            load_ms,
-            bytes = model.engine().memory().total(),
-            "model loaded"
-        );
-        let model = Arc::new(model);
-        self.models.retain(|_, model| model.strong_count() > 0);
-        self.models.insert(key, Arc::downgrade(&model));
-        Ok(model)
+        let (object, library, pool, secret) = (object.clone(), self.library.clone(), self.pool.clone(), self.server_secret);
+        let now_s = now_s();
+        let made = tokio::task::spawn_blocking(move || Slot::new(&object, &library, &pool, secret, now_s)).await;
+        let slot = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.models.retain(|_, slot| slot.strong_count() > 0);
+        self.models.insert(key, Arc::downgrade(&slot));
+        Ok(slot)
+    }
+
+    /// A place for a model that cannot be used, where that is no reason not to serve the others.
+    fn absent(&self, object: &Object<ModelSpec>, reason: &str) -> Arc<Slot> {
+        tracing::error!(file = object.file, reason, "requests for this model will fail");
+        Slot::absent(object, &self.pool, reason, now_s())
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
+/// Loads a model where there is room for it beside all that is loaded. Else it comes with its first request: what serves now is not
+/// sent away for what may never be asked for.
+async fn warmed(slot: Arc<Slot>) -> Result<Arc<Slot>, String> {
+    if !slot.has_room() {
+        tracing::info!(model = slot.id(), "there is no room for it now; it is loaded with its first request");
+        return Ok(slot);
+    }
+    match slot.lease(Instant::now() + LONGEST_LOAD).await {
+        Ok(_) => Ok(slot),
+        Err(error) => Err(error.to_string()),
     }
 }
 

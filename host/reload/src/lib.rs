@@ -7,12 +7,11 @@ mod assemble;
 mod keys;
 mod links;
 mod quarantine;
-mod revival;
 mod routes;
 mod watch;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,15 +25,15 @@ pub use assemble::{Assembler, Components};
 pub use quarantine::Quarantined;
 
 use keys::KeyWatch;
-use revival::Revival;
 
 /// Looks at files that never come to rest, before what is there is taken all the same.
 const MAX_UNSETTLED: usize = 50;
 
-/// What a generation from `config` is made of, by content; to be taken before it is built, so that a change meanwhile is seen.
+/// What a generation from `config` is made of, by content, with models from the folder of links `installed`; to be taken before it is
+/// built, so that a change meanwhile is seen.
 #[must_use]
-pub fn fingerprint(config: &Config) -> [u8; 32] {
-    watch::fingerprint(config.hash, config)
+pub fn fingerprint(config: &Config, installed: &Path) -> [u8; 32] {
+    watch::fingerprint(config.hash, config, installed)
 }
 
 /// What a reload came to, for the operator.
@@ -68,6 +67,8 @@ pub struct Reloader {
     assembler: Assembler,
     pipeline: Pipeline,
     dir: PathBuf,
+    /// Where the links to installed models are.
+    installed: PathBuf,
     /// What the running process was started with, for fields that need a restart.
     started_with: Config,
     current: Config,
@@ -82,7 +83,6 @@ pub struct Reloader {
     tracker: TaskTracker,
     stop: CancellationToken,
     next_number: u64,
-    revival: Revival,
 }
 
 /// Asks a running [`Reloader`] to look now.
@@ -137,6 +137,7 @@ impl Reloader {
             next_number: pipeline.generation() + 1,
             live: VecDeque::from([Arc::downgrade(&pipeline.current())]),
             dir: config.dir.clone(),
+            installed: assembler.installed(),
             seen,
             started_with: config.clone(),
             attempted: config.clone(),
@@ -148,7 +149,6 @@ impl Reloader {
             status: Arc::new(Mutex::new(status)),
             tracker,
             stop,
-            revival: Revival::default(),
         }
     }
 
@@ -167,7 +167,7 @@ impl Reloader {
         let trigger = Trigger(sender);
         let own = trigger.clone();
         let changed = Arc::new(Notify::new());
-        let mut watching = watch::Watching::new(&self.dir, trigger.clone(), Arc::clone(&changed))?;
+        let mut watching = watch::Watching::new(&self.dir, &self.installed, trigger.clone(), Arc::clone(&changed))?;
         let keys = Arc::new(KeyWatch::new(self.dir.clone(), std::mem::take(&mut self.keys), self.on_keys()));
         keys.run(changed, self.current.settings.reload.poll_s, &self.tracker, self.stop.clone());
         let stop = self.stop.clone();
@@ -212,7 +212,9 @@ impl Reloader {
                         self.seen = now;
                         self.reload().await;
                     }
-                    self.revive(!waiting.is_empty()).await;
+                    if !waiting.is_empty() {
+                        self.pipeline.current().models.iter().for_each(|model| model.retry());
+                    }
                 };
                 tokio::select! {
                     () = work => {}
@@ -255,8 +257,9 @@ impl Reloader {
 
     /// Everything that a generation is made of, by content: config files, and the files that they name.
     async fn fingerprint(&self) -> [u8; 32] {
-        let (dir, config) = (self.dir.clone(), self.attempted.clone());
-        let hash = tokio::task::spawn_blocking(move || watch::fingerprint(tollgate_config::content_hash(&dir), &config)).await;
+        let (dir, config, installed) = (self.dir.clone(), self.attempted.clone(), self.installed.clone());
+        let look = move || watch::fingerprint(tollgate_config::content_hash(&dir), &config, &installed);
+        let hash = tokio::task::spawn_blocking(look).await;
         hash.unwrap_or_default()
     }
 
@@ -284,37 +287,11 @@ impl Reloader {
         }
     }
 
-    /// Loads models whose threads have died again, beside what serves: nothing else that is wrong stands in their way. One
-    /// that dies again and again is left alone for longer each time, unless somebody asks.
-    async fn revive(&mut self, is_asked: bool) {
-        let generation = self.pipeline.current();
-        let dead =
-            generation.models.iter().filter(|model| !model.is_alive()).map(|model| model.id().to_owned()).collect::<Vec<_>>();
-        if dead.is_empty() || !self.revival.is_due(Instant::now(), is_asked) {
-            return;
-        }
-        tracing::warn!(models = dead.join(", "), "loading again what has died");
-        let (config, began) = (self.current.clone(), Instant::now());
-        match self.assembler.revive(&config, self.next_number, &generation).await {
-            Ok(generation) => self.swap(config, generation, began.elapsed()),
-            Err(failures) => {
-                for failure in &failures {
-                    tracing::error!(
-                        file = failure.file,
-                        stage = failure.stage,
-                        reason = failure.reason,
-                        "it cannot be loaded again"
-                    );
-                }
-            }
-        }
-    }
-
     async fn build(&mut self) -> Result<(Config, Generation), Vec<Quarantined>> {
-        let dir = self.dir.clone();
+        let (dir, installed) = (self.dir.clone(), self.installed.clone());
         let loaded = tokio::task::spawn_blocking(move || {
             // What it names is watched from before it is built.
-            tollgate_config::load(&dir).map(|config| (fingerprint(&config), config))
+            tollgate_config::load(&dir).map(|config| (fingerprint(&config, &installed), config))
         });
         let loaded = loaded.await.map_err(|error| vec![Quarantined::internal(&error.to_string())])?;
         let (seen, config) = loaded.map_err(|problems| problems.0.iter().map(Quarantined::of_config).collect::<Vec<_>>())?;

@@ -23,6 +23,8 @@ pub(crate) struct Watching {
     places: Arc<Mutex<Places>>,
     /// What is watched.
     folders: BTreeMap<PathBuf, Watched>,
+    /// Where the links to installed models are.
+    installed: PathBuf,
 }
 
 /// A folder as it was when its watch began. A watch stays with the folder, even if another has its name later.
@@ -46,12 +48,12 @@ struct Places {
 
 impl Places {
     /// The places of a config that was loaded from `dir`.
-    fn of(dir: &Path, config: &Config) -> Self {
+    fn of(dir: &Path, config: &Config, installed: &Path) -> Self {
         let root = real(dir);
         let links = links_in(&root);
         let mut whole = links.iter().filter(|link| link.is_dir()).map(|link| real(link)).collect::<Vec<_>>();
         whole.push(root);
-        let files = named_files(config).into_iter().map(|file| file.path).chain(links);
+        let files = named_files(config, installed).into_iter().map(|file| file.path).chain(links);
         let named = files.flat_map(|path| trail(&path)).filter(|path| !whole.iter().any(|folder| path.starts_with(folder)));
         // Which directory `dir` is, is told by what holds it.
         let named = named.chain(trail(dir)).collect();
@@ -78,7 +80,7 @@ impl Places {
 
 impl Watching {
     /// Watches `dir`; every event in it is a reason to look.
-    pub(crate) fn new(dir: &Path, trigger: Trigger, changed: Arc<Notify>) -> Result<Self, notify::Error> {
+    pub(crate) fn new(dir: &Path, installed: &Path, trigger: Trigger, changed: Arc<Notify>) -> Result<Self, notify::Error> {
         let root = real(dir);
         let places = Arc::new(Mutex::new(Places { whole: vec![root.clone()], named: BTreeSet::new() }));
         let (own, poked) = (Arc::clone(&places), trigger.clone());
@@ -98,12 +100,12 @@ impl Watching {
         let mut watcher = RecommendedWatcher::new(on_event, notify::Config::default().with_follow_symlinks(false))?;
         watcher.watch(&root, RecursiveMode::Recursive)?;
         let folders = places.lock().unwrap_or_else(PoisonError::into_inner).folders();
-        Ok(Watching { watcher, trigger, dir: dir.to_owned(), places, folders })
+        Ok(Watching { watcher, trigger, dir: dir.to_owned(), places, folders, installed: installed.to_owned() })
     }
 
     /// Watches what `config` names as well, and every link on the way. A folder that cannot be watched is looked at by the next poll.
     pub(crate) fn follow(&mut self, config: &Config) {
-        let places = Places::of(&self.dir, config);
+        let places = Places::of(&self.dir, config, &self.installed);
         let wanted = places.folders();
         // Before anything is watched, so that what happens from then on is known to matter.
         *self.places.lock().unwrap_or_else(PoisonError::into_inner) = places;
@@ -140,16 +142,16 @@ fn real(folder: &Path) -> PathBuf {
 }
 
 /// A digest of the config files and of what they name. Components are small and hashed; model files are taken by their size and
-/// time, for they may have gigabytes.
-pub(crate) fn fingerprint(content: [u8; 32], config: &Config) -> [u8; 32] {
+/// time, for they may have gigabytes, and installed models by what their links lead to.
+pub(crate) fn fingerprint(content: [u8; 32], config: &Config, installed: &Path) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(content);
-    for file in named_files(config) {
+    for file in named_files(config, installed) {
         hasher.update(file.path.as_os_str().as_encoded_bytes());
         if file.is_small {
             hasher.update(std::fs::read(&file.path).map(|bytes| Sha256::digest(bytes).to_vec()).unwrap_or_default());
         } else if let Ok(metadata) = std::fs::metadata(&file.path) {
-            hasher.update(format!("{} {:?}", metadata.len(), metadata.modified().ok()));
+            hasher.update(format!("{} {:?} {:?}", metadata.len(), metadata.modified().ok(), std::fs::read_link(&file.path).ok()));
         }
     }
     hasher.finalize().into()
@@ -161,9 +163,10 @@ struct NamedFile {
     is_small: bool,
 }
 
-fn named_files(config: &Config) -> BTreeSet<NamedFile> {
+fn named_files(config: &Config, installed: &Path) -> BTreeSet<NamedFile> {
     let file = |source: &Source, is_small| match source {
         Source::Builtin(_) => None,
+        Source::Installed(name) => Some(NamedFile { path: installed.join(name.as_str()), is_small }),
         Source::File(path) => Some(NamedFile { path: config.resolve(path), is_small }),
     };
     let components = config.plugins.values().filter_map(|plugin| file(&plugin.component, true));
@@ -185,6 +188,9 @@ pub(crate) fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
     }
     if started.settings.build != now.settings.build {
         fields.push("tollgate.toml: [build]".to_owned());
+    }
+    if started.settings.models.onnxruntime != now.settings.models.onnxruntime {
+        fields.push("tollgate.toml: models.onnxruntime".to_owned());
     }
     if started.settings.shutdown != now.settings.shutdown {
         fields.push("tollgate.toml: [shutdown]".to_owned());

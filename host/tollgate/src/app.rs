@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tollgate_api::{ApiState, MetricsSource};
+use tollgate_artifacts::Store;
 use tollgate_config::{Config, Keys};
-use tollgate_models::{Library, Running};
+use tollgate_models::{Library, Pool, Running, default_budget};
 use tollgate_pipeline::Pipeline;
 use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
 use tollgate_reload::{Assembler, Components, OnKeys, Quarantined, Reloader};
@@ -50,7 +51,6 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         say(&format!("wrote a default config to {}", arguments.config.display()));
     }
     let config = load(&arguments.config)?;
-    let seen = tollgate_reload::fingerprint(&config);
     let metrics = Metrics::install()?;
     let traces = Traces::new(&config.settings.telemetry, &config.dir)?;
     let _level = tollgate_telemetry::init(&config.settings.log.level, traces.as_ref())?;
@@ -72,14 +72,15 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let bound = listen::bind(&config, &local, &drain)?;
 
     let host = PluginHost::new(config.settings.plugins.slots, Arc::new(StoredKeys(Arc::clone(&keys))))?;
-    let mut assembler = assembler(&config, &data, host.clone())?;
-    let running = assembler.running();
+    let pool = Pool::new(default_budget(), config.settings.models.queue as usize);
+    let mut assembler = assembler(&config, &data, host.clone(), pool.clone())?;
+    let seen = tollgate_reload::fingerprint(&config, &assembler.installed());
     let first = assembler.build(&config, 1).await.map_err(|failures| refuse_to_start(&failures))?;
     let pipeline = Pipeline::new(first, host, u64::from(config.settings.requests.bodies_mib) << 20);
 
-    let grace = Duration::from_secs(u64::from(config.settings.shutdown.grace_s));
     let stop = CancellationToken::new();
     let tracker = drain.tracker().clone();
+    tracker.spawn(pool.clone().run(stop.clone()));
     let reloader = Reloader::new(assembler, pipeline.clone(), config.clone(), seen, (first_keys, on_keys), tracker, stop.clone());
     let reload = reloader.status();
     let trigger = reloader.run().context("watching the config directory")?;
@@ -90,7 +91,8 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let opened = bound.into_iter().map(|bound| open(bound, &config, &pipeline, (&source, &tracer), &drain));
     let listeners = opened.collect::<Vec<_>>();
     let urls = listeners.iter().flat_map(|listener| listener.urls.clone()).collect::<Vec<_>>();
-    let admin = Admin { pipeline: pipeline.clone(), reload, trigger: trigger.clone(), keys, listeners, metrics, started };
+    let models = pool.clone();
+    let admin = Admin { pipeline: pipeline.clone(), reload, trigger: trigger.clone(), keys, listeners, metrics, models, started };
     // It is set here alone.
     let _ = whole.set(admin.clone());
     crate::admin::server::start(&data.admin_socket(), admin, &drain)?;
@@ -98,7 +100,7 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     pipeline.set_ready(true);
     ready(&urls, &data, &local, started);
     manager.ready(&urls);
-    let mut end = Instant::now();
+    let (grace, mut end) = (Duration::from_secs(u64::from(config.settings.shutdown.grace_s)), Instant::now());
     let on_stop = || {
         manager.stopping();
         pipeline.set_ready(false);
@@ -106,12 +108,17 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         end = Instant::now() + grace + AFTER_GRACE;
     };
     let ending = signals.supervise(&drain, grace, || trigger.poke(), on_stop).await;
-    let is_forced = ending == Ending::Forced;
-    let left = || if is_forced { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
-    stop_models(running, left().max(LAST_STEP)).await;
-    send_traces(traces, left().clamp(LAST_STEP, LAST_SPANS)).await;
+    let left = if ending == Ending::Forced { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+    finish(&pool, traces, Instant::now() + left).await;
     tracing::info!(?ending, "stopped");
     Ok(exit_code(&ending))
+}
+
+/// Ends what has threads of its own, in the time that is left, or in as much as it needs at least.
+async fn finish(pool: &Pool, traces: Option<Traces>, end: Instant) {
+    let left = || end.saturating_duration_since(Instant::now());
+    stop_models(pool.running(), left().max(LAST_STEP)).await;
+    send_traces(traces, left().clamp(LAST_STEP, LAST_SPANS)).await;
 }
 
 fn load(dir: &Path) -> anyhow::Result<Config> {
@@ -132,7 +139,7 @@ fn key_updater(store: Arc<KeyStore>, admin_key: String) -> OnKeys {
     })
 }
 
-fn assembler(config: &Config, data: &Data, host: PluginHost) -> anyhow::Result<Assembler> {
+fn assembler(config: &Config, data: &Data, host: PluginHost, pool: Pool) -> anyhow::Result<Assembler> {
     let build = &config.settings.build;
     let limits = BuildLimits { memory_bytes: u64::from(build.memory_mib) << 20, time_s: u64::from(build.time_s) };
     let key = MacKey::new(data.secret("cache")?);
@@ -140,8 +147,9 @@ fn assembler(config: &Config, data: &Data, host: PluginHost) -> anyhow::Result<A
     let program = PathBuf::from("/proc/self/exe");
     let builder = Builder::new(program, "__build-plugin", data.cache(), key, limits)?;
     let components = Components { builtin: builtin::PLUGINS, directory: data.builtin() };
-    let library = Library { builtin: builtin::MODELS, directory: data.builtin(), config: config.dir.clone() };
-    Ok(Assembler::new(host, builder, components, library, data.secret("server")?))
+    let library = Library::new(builtin::MODELS, data.builtin(), config.dir.clone(), Store::open(&data.models())?)
+        .with_onnxruntime(config.settings.models.onnxruntime.as_deref());
+    Ok(Assembler::new(host, builder, components, (library, pool), data.secret("server")?))
 }
 
 fn refuse_to_start(failures: &[Quarantined]) -> anyhow::Error {

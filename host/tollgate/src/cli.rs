@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::model::cli::ModelCommand;
+
 /// An edge inference gateway: TLS, in-process models, policy as WASM components.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -54,10 +56,18 @@ pub(crate) enum Command {
     },
     /// The running gateway's models.
     ///
-    /// `sequences` are replies at once, `context_tokens` what prompts and replies of all of them may have together. Of requests,
+    /// `state` is `cold`, `loading`, `ready`, `draining` (it goes when its last request ends), `unloading` or `failed`; `leases` are requests
+    /// that use it; `predicted_bytes` is what it was predicted to take, `memory_bytes` what it takes. `sequences` are replies at once, `context_tokens` what prompts and replies of all of them may have together. Of requests,
     /// `waiting` are in the queue, `running` are decoded, `parked` have a reader that has stalled. `steps` are batches; `prefilled_tokens` were read
     /// from prompts, `cached_tokens` did not have to be, `decoded_tokens` were written.
     Models(Ask),
+    /// Install, switch and verify models; load and unload one of a running gateway.
+    Model {
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
+    /// Make model files from an older system's settings: `models.json`, `model.yaml`, `.env`.
+    Import(Import),
     /// The running gateway's routes, and every path that it answers.
     Routes(Ask),
     /// The running gateway's metrics, in Prometheus' text format.
@@ -81,6 +91,33 @@ pub(crate) enum Command {
         /// CPU time.
         time_s: u64,
     },
+    /// The step that tries a model before it becomes current; `tollgate model` calls it.
+    #[command(name = "__probe-model", hide = true)]
+    ProbeModel {
+        /// Writable memory.
+        memory_bytes: u64,
+        /// CPU time.
+        time_s: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The files; what they are is seen from their names, or their first lines.
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The config directory.
+    #[arg(long, env = "TOLLGATE_CONFIG", default_value = "config")]
+    pub(crate) config: PathBuf,
+    /// Show what would be written, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Replace files that are there already.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -44,6 +44,11 @@ impl Data {
         self.root.join("builtin")
     }
 
+    /// Installed models.
+    pub(crate) fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
     pub(crate) fn admin_socket(&self) -> PathBuf {
         self.root.join("admin.sock")
     }

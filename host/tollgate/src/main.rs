@@ -9,14 +9,17 @@ mod cli;
 mod core_dumps;
 mod credentials;
 mod data;
+mod import;
 mod keys;
 mod listen;
+mod model;
 mod notify;
 mod observe;
 mod open_files;
 mod panics;
 mod plugin_pack;
 mod plugin_test;
+mod probe_step;
 mod service;
 
 use std::process::ExitCode;
@@ -28,6 +31,7 @@ use crate::cli::{Arguments, Command, PluginCommand};
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::BuildPlugin { memory_bytes, time_s } => build_step::main(memory_bytes, time_s),
+        Command::ProbeModel { memory_bytes, time_s } => probe_step::main(memory_bytes, time_s),
         Command::Serve(serve) => match app::main(&serve) {
             Ok(code) => code,
             Err(error) => failed(&error),
@@ -43,6 +47,11 @@ fn main() -> ExitCode {
         },
         Command::Plugin { command: PluginCommand::Pack(pack) } => done(plugin_pack::main(&pack)),
         Command::Models(ask) => done(admin::client::show(&ask, "models")),
+        Command::Model { command } => match model::main(command) {
+            Ok(code) => code,
+            Err(error) => failed(&error),
+        },
+        Command::Import(ask) => done(import::main(&ask)),
         Command::Routes(ask) => done(admin::client::show(&ask, "routes")),
         Command::Metrics { data } => done(admin::client::metrics(&data)),
         Command::Reload(ask) => done(admin::client::reload(&ask)),

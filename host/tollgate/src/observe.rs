@@ -1,6 +1,6 @@
 //! What `/metrics` answers: what was counted, and what others keep as plain numbers, read now.
 
-use tollgate_models::{Gauges, Model};
+use tollgate_models::{Gauges, Model, Slot};
 use tollgate_plugins::CONTRACT_VERSION;
 use tollgate_telemetry::Scrape;
 
@@ -15,7 +15,7 @@ pub(crate) fn text(admin: &Admin) -> String {
     }
     let current = admin.pipeline.current();
     for model in current.models.iter() {
-        add_model(&mut scrape, model);
+        add_slot(&mut scrape, model);
     }
     for plugin in &current.plugins {
         let labels = [plugin.id(), plugin.manifest().version.as_str(), plugin.digest()];
@@ -44,6 +44,17 @@ fn add_listener(scrape: &mut Scrape, listener: &Listening) {
     }
 }
 
+fn add_slot(scrape: &mut Scrape, slot: &Slot) {
+    let (status, model) = (slot.status(), slot.loaded());
+    let is_ready = model.as_ref().is_some_and(|model| model.is_alive());
+    scrape.count("tollgate_model_loaded", &[slot.id()], u64::from(is_ready));
+    scrape.count("tollgate_model_leases", &[slot.id()], u64::from(status.leases));
+    scrape.count("tollgate_model_predicted_bytes", &[slot.id()], status.predicted_bytes);
+    if let Some(model) = model {
+        add_model(scrape, &model);
+    }
+}
+
 fn add_model(scrape: &mut Scrape, model: &Model) {
     let (id, engine) = (model.id(), model.engine());
     let gauges: &Gauges = engine.gauges();
@@ -60,7 +71,8 @@ fn add_model(scrape: &mut Scrape, model: &Model) {
         ("tollgate_model_decoded_tokens_total", gauges.decoded_tokens()),
         ("tollgate_model_prefilled_tokens_total", gauges.prefilled_tokens()),
         ("tollgate_model_cached_tokens_total", gauges.cached_tokens()),
-        ("tollgate_model_memory_bytes", engine.memory().total()),
+        ("tollgate_model_memory_bytes", model.memory_bytes()),
+        ("tollgate_model_grown_bytes", model.grown()),
     ] {
         scrape.count(name, &[id], count);
     }
@@ -72,8 +84,13 @@ fn add_model(scrape: &mut Scrape, model: &Model) {
 /// What there is one of: plugin slots, and the config with its generations.
 fn add_process(scrape: &mut Scrape, admin: &Admin) {
     let slots = admin.pipeline.plugin_host().slots();
-    let reload = admin.reload.get();
+    let (reload, pool) = (admin.reload.get(), admin.models.status());
     for (name, count) in [
+        ("tollgate_models_budget_bytes", pool.budget),
+        ("tollgate_models_held_bytes", pool.held),
+        ("tollgate_models_requests_waiting", many(pool.waiting)),
+        ("tollgate_models_loads_total", pool.loads),
+        ("tollgate_models_unloads_total", pool.unloads),
         ("tollgate_plugin_slots", u64::from(slots.total())),
         ("tollgate_plugin_slots_free", many(slots.free())),
         ("tollgate_generation", admin.pipeline.generation()),

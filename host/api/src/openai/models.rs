@@ -77,7 +77,7 @@ mod tests {
             id: "demo".to_owned(),
             aliases: vec!["default".to_owned()],
             created_s: 7,
-            digest: "ab".to_owned(),
+            digest: Some("ab".to_owned()),
             owner: "tollgate",
         }];
         let card = |id: &str| json!({"id": id, "object": "model", "created": 7, "owned_by": "tollgate"});

@@ -15,7 +15,7 @@ use crate::network::Network;
 use crate::problem::{Position, Problem, shown, suggest};
 use crate::source::Source;
 use crate::telemetry::Endpoint;
-use crate::text::{Allowed, Id, Malformed, Name, Sha256Hex};
+use crate::text::{Allowed, Id, Malformed, Name, PublicKey, Sha256Hex};
 
 /// Problems of one file that are worth reading.
 const MAX_PROBLEMS: usize = 25;
@@ -234,6 +234,7 @@ fn malformed(format: &str, text: &str) -> Option<Malformed> {
         Name::FORMAT => text.parse::<Name>().err(),
         Allowed::FORMAT => text.parse::<Allowed>().err(),
         Sha256Hex::FORMAT => text.parse::<Sha256Hex>().err(),
+        PublicKey::FORMAT => text.parse::<PublicKey>().err(),
         Network::FORMAT => text.parse::<Network>().err(),
         Source::FORMAT => text.parse::<Source>().err(),
         Timestamp::FORMAT => text.parse::<Timestamp>().err(),

@@ -1,6 +1,6 @@
 //! The command line's end: ask, and print as a table or as JSON.
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use crate::cli::Ask;
+use crate::model::cli::Named;
 
 /// A running gateway answers at once; a reload builds plugins first.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -31,6 +32,24 @@ pub(crate) fn reload(ask: &Ask) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Has the gateway look at its config and its models now; answers its status, or nothing where no gateway runs with this data
+/// directory.
+pub(crate) fn reload_if_running(data: &Path) -> anyhow::Result<Option<Value>> {
+    if std::os::unix::net::UnixStream::connect(data.join("admin.sock")).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&exchange(data, "POST", "reload")?)?))
+}
+
+/// Does something with a model, and prints how it is then.
+pub(crate) fn model(named: &Named, verb: &str) -> anyhow::Result<()> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._:@+-".contains(c);
+    // A name's `/` would be a part of the path.
+    let name = named.name.replace('/', "%2F");
+    ensure!(name.replace("%2F", "").chars().all(is_name), "`{}` is no model's name", named.name);
+    print(&named.ask, &request(&named.ask, "POST", &format!("models/{name}/{verb}"))?)
 }
 
 /// Asks for the metrics and prints them as they come.
@@ -64,10 +83,15 @@ async fn send(data: &Path, method: &str, what: &str) -> anyhow::Result<Bytes> {
         let status = response.status();
         let body =
             Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+        let body = body.to_bytes();
         if !status.is_success() {
-            bail!("the gateway answered {status}");
+            let said = serde_json::from_slice::<Value>(&body).ok();
+            match said.as_ref().and_then(|said| said.get("error")?.as_str()) {
+                Some(why) => bail!("{why}"),
+                None => bail!("the gateway answered {status}"),
+            }
         }
-        Ok(body.to_bytes())
+        Ok(body)
     };
     tokio::pin!(connection);
     tokio::select! {
@@ -82,7 +106,7 @@ fn print(ask: &Ask, answer: &Value) -> anyhow::Result<()> {
 }
 
 /// Writes to standard output; a reader that has seen enough, as `head` has, is no failure.
-fn write(bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path as Segments, State};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
+use tollgate_models::{Gauges as Loaded, Pool, Slot};
 use tollgate_pipeline::Pipeline;
 use tollgate_reload::{StatusHandle, Trigger};
 use tollgate_server::{CertificateStore, Drain, Gauges};
@@ -29,6 +31,7 @@ pub(crate) struct Admin {
     pub(crate) keys: Arc<KeyStore>,
     pub(crate) listeners: Vec<Listening>,
     pub(crate) metrics: Metrics,
+    pub(crate) models: Pool,
     pub(crate) started: Instant,
 }
 
@@ -69,6 +72,7 @@ fn router(admin: Admin) -> Router {
         .route("/status", get(status))
         .route("/plugins", get(plugins))
         .route("/models", get(models))
+        .route("/models/{name}/{verb}", post(model))
         .route("/routes", get(routes))
         .route("/keys", get(keys))
         .route("/metrics", get(metrics))
@@ -127,26 +131,66 @@ async fn plugins(State(admin): State<Admin>) -> Json<Value> {
 
 async fn models(State(admin): State<Admin>) -> Json<Value> {
     let current = admin.pipeline.current();
-    let models = current.models.iter().map(|model| {
-        let (engine, gauges) = (model.engine(), model.engine().gauges());
-        json!({
-            "id": model.id(),
-            "aliases": model.aliases(),
-            "digest": model.digest(),
-            "load_ms": u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX),
-            "memory_bytes": engine.memory().total(),
-            "sequences": engine.capabilities().max_sequences,
-            "context_tokens": engine.capabilities().context_tokens,
-            "waiting": gauges.waiting(),
-            "running": gauges.running(),
-            "parked": gauges.parked(),
-            "steps": gauges.steps(),
-            "decoded_tokens": gauges.decoded_tokens(),
-            "prefilled_tokens": gauges.prefilled_tokens(),
-            "cached_tokens": gauges.cached_tokens(),
-        })
+    Json(current.models.iter().map(|slot| told(slot)).collect())
+}
+
+/// A model, with what it does where it is loaded.
+fn told(slot: &Slot) -> Value {
+    let (status, model) = (slot.status(), slot.loaded());
+    let mut told = json!({
+        "id": slot.id(),
+        "aliases": slot.aliases(),
+        "digest": slot.digest(),
+        "state": status.state,
+        "leases": status.leases,
+        "pinned": status.is_pinned,
+        "predicted_bytes": status.predicted_bytes,
+        "error": status.error.as_deref(),
     });
-    Json(models.collect())
+    let engine = model.as_ref().map(|model| model.engine());
+    let gauges = engine.map(tollgate_models::Engine::gauges);
+    let loaded = json!({
+        "load_ms": model.as_ref().map(|model| u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX)),
+        "memory_bytes": model.as_ref().map(|model| model.memory_bytes()),
+        "sequences": engine.map(|engine| engine.capabilities().max_sequences),
+        "context_tokens": engine.map(|engine| engine.capabilities().context_tokens),
+        "waiting": gauges.map(Loaded::waiting),
+        "running": gauges.map(Loaded::running),
+        "parked": gauges.map(Loaded::parked),
+        "steps": gauges.map(Loaded::steps),
+        "decoded_tokens": gauges.map(Loaded::decoded_tokens),
+        "prefilled_tokens": gauges.map(Loaded::prefilled_tokens),
+        "cached_tokens": gauges.map(Loaded::cached_tokens),
+    });
+    if let (Value::Object(told), Value::Object(loaded)) = (&mut told, loaded) {
+        told.extend(loaded);
+    }
+    told
+}
+
+/// Loads, unloads, pins or unpins a model.
+async fn model(State(admin): State<Admin>, Segments((name, verb)): Segments<(String, String)>) -> Response {
+    let refuse = |status: StatusCode, why: String| (status, Json(json!({ "error": why }))).into_response();
+    let Some(slot) = admin.pipeline.current().models.find(&name).cloned() else {
+        return refuse(StatusCode::NOT_FOUND, format!("there is no model `{name}`: `tollgate models` lists them"));
+    };
+    match verb.as_str() {
+        "warm" => {
+            slot.retry();
+            if let Err(error) = slot.lease(Instant::now() + slot.deadline()).await {
+                return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+            }
+        }
+        "unload" => {
+            if let Err(leases) = slot.unload() {
+                return refuse(StatusCode::CONFLICT, format!("{leases} requests use `{name}`: try again when they have ended"));
+            }
+        }
+        "pin" => slot.pin(true),
+        "unpin" => slot.pin(false),
+        _ => return refuse(StatusCode::NOT_FOUND, format!("a model cannot be asked to `{verb}`")),
+    }
+    Json(told(&slot)).into_response()
 }
 
 async fn routes(State(admin): State<Admin>) -> Json<Value> {

@@ -1,0 +1,211 @@
+//! `import` and `pull`: fetched, verified, installed, tried out, made current, and taken in by a running gateway, in this order.
+//! Whatever fails leaves what is current as it is.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use anyhow::{Context, anyhow, bail};
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+use tollgate_artifacts::pull::{Fetched, PullSettings, PullSource, Puller, Token};
+use tollgate_artifacts::store::{Activated, Held, Installed, Version};
+use tollgate_artifacts::trust::TrustError;
+use tollgate_artifacts::{
+    Format, ImportError, ImportOptions, Progress, Signed, StoreError, Trust, import as install, import_described,
+};
+use tollgate_models::ProbeReport;
+
+use super::cli::{Import, Pull, Then};
+use super::interrupt::Advice;
+use super::progress::{Shown, tell};
+use super::switch::now_current;
+use super::{Gateway, Opened, answer, open, probe, trust};
+
+/// The hub's token is read from here alone: an argument would be seen by everybody on the machine.
+const TOKEN: &str = "TOLLGATE_HUB_TOKEN";
+
+const WHILE_PULLING: &str = "what was fetched is kept for seven days; the same command goes on where this one ended";
+const WHILE_INSTALLING: &str = "nothing was changed; the same command begins again";
+const WHILE_TRYING: &str = "the model is installed and not current; `tollgate model activate` makes it so";
+
+/// Installs a model from this machine.
+pub(super) fn import(ask: &Import, advice: &Advice) -> anyhow::Result<()> {
+    advice.set(WHILE_INSTALLING);
+    let trust = trust(&ask.trusted)?;
+    let opened = open(&ask.local)?;
+    let options =
+        ImportOptions { version: ask.version, base: ask.base.clone(), trust: &trust, now: SystemTime::now(), is_moved: false };
+    let installed = install(&opened.store.hold()?, &ask.path, ask.name.as_ref(), &options, &Shown::new()).map_err(advised)?;
+    advice.set(WHILE_TRYING);
+    finish(&opened, installed, ask.then, ask.local.json)
+}
+
+/// Downloads a model and installs it.
+pub(super) fn pull(ask: &Pull, advice: &Advice) -> anyhow::Result<()> {
+    advice.set(WHILE_PULLING);
+    let trust = trust(&ask.trusted)?;
+    if !may_be_signed(&ask.source) {
+        // It is not downloaded first and refused then.
+        trust.allows_unsigned().map_err(ImportError::from).map_err(advised)?;
+    }
+    let puller = Puller::new(settings(ask)?)?;
+    let opened = open(&ask.local)?;
+    let progress = Shown::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let fetched = runtime
+        .block_on(puller.pull(&ask.source, &opened.store.partial(), &progress))
+        .with_context(|| format!("cannot pull {}", ask.source))?;
+    advice.set(WHILE_INSTALLING);
+    let installed = install_fetched(&opened.store.hold()?, &fetched, ask, &trust, &progress).map_err(advised)?;
+    if let Err(error) = fetched.discard() {
+        tell(&format!("the download cannot be removed, and is after seven days: {error}"));
+    }
+    advice.set(WHILE_TRYING);
+    finish(&opened, installed, ask.then, ask.local.json)
+}
+
+/// Only a manifest is signed, and only archives and folders bring one.
+fn may_be_signed(source: &PullSource) -> bool {
+    let text = source.to_string();
+    let is_url = text.starts_with("https://") || text.starts_with("http://");
+    is_url && !text.ends_with(".gguf")
+}
+
+fn settings(ask: &Pull) -> anyhow::Result<PullSettings> {
+    let mut settings = PullSettings::default();
+    if let Some(hub) = &ask.hub {
+        settings.hub = address(hub)?;
+    }
+    if let Some(registry) = &ask.registry {
+        settings.registry = address(registry)?;
+    }
+    for url in [&settings.hub, &settings.registry] {
+        if !url.has_host() || !matches!(url.scheme(), "https" | "http") {
+            bail!("{url} is no address of a hub or registry: it begins with https:// and a host");
+        }
+    }
+    if let Some(token) = std::env::var_os(TOKEN).filter(|token| !token.is_empty()) {
+        settings.token = Some(Token::new(&token.to_string_lossy())?);
+    }
+    Ok(settings)
+}
+
+fn address<T: FromStr<Err: Display>>(text: &str) -> anyhow::Result<T> {
+    text.parse().map_err(|error| anyhow!("{text} is no address of a hub or registry: {error}"))
+}
+
+fn install_fetched(
+    held: &Held,
+    fetched: &Fetched,
+    ask: &Pull,
+    trust: &Trust,
+    progress: &dyn Progress,
+) -> Result<Installed, ImportError> {
+    let options = ImportOptions { version: None, base: None, trust, now: SystemTime::now(), is_moved: true };
+    match (&fetched.manifest, &fetched.zip) {
+        (Some((manifest, signature)), _) => {
+            let manifest = (manifest.as_slice(), signature.as_deref());
+            import_described(held, &fetched.folder, manifest, ask.name.as_ref(), &options, progress)
+        }
+        (None, Some(archive)) => install(held, archive, ask.name.as_ref(), &options, progress),
+        (None, None) => {
+            let name = ask.name.as_ref().unwrap_or(&fetched.suggested_name);
+            install(held, &fetched.folder, Some(name), &options, progress)
+        }
+    }
+}
+
+/// Says what else can be done about a refusal.
+fn advised(error: ImportError) -> anyhow::Error {
+    let is_unsigned =
+        matches!(error, ImportError::Trust(TrustError::Unsigned) | ImportError::Store(StoreError::Trust(TrustError::Unsigned)));
+    if is_unsigned { anyhow!("{error}, and --unsigned does for this one alone") } else { error.into() }
+}
+
+/// Tries what was installed, makes it current, and tells the gateway.
+fn finish(opened: &Opened, installed: Installed, then: Then, is_json: bool) -> anyhow::Result<()> {
+    let Installed { digest, manifest, folder, signed, summary } = installed;
+    let (name, version) = (manifest.name.clone(), Version { digest, folder, manifest });
+    let failed = |error: anyhow::Error| {
+        anyhow!(
+            "`{name}` was not changed, because the new version failed when it was tried: {error:#}. It stays installed: `tollgate model \
+             remove {digest}` removes it, `tollgate model activate {name} {digest} --no-probe` uses it all the same"
+        )
+    };
+    let probe = if then.no_probe { None } else { Some(probe::version(&version).map_err(failed)?) };
+    let activated = if then.no_activate { None } else { Some(opened.store.hold()?.activate(&name, Some(&digest))?) };
+    let gateway = if activated.is_some() { Gateway::reload(&opened.data) } else { Gateway(None) };
+    let signed_by = match signed {
+        Signed::By(key) => Some(key),
+        Signed::Nobody => None,
+    };
+    let came = Came { version: &version, architecture: summary.architecture, signed_by, probe, activated, gateway };
+    answer(is_json, &came.json(), &came.text())
+}
+
+/// What came of an installation.
+struct Came<'a> {
+    version: &'a Version,
+    architecture: Option<String>,
+    signed_by: Option<String>,
+    probe: Option<ProbeReport>,
+    activated: Option<Activated>,
+    gateway: Gateway,
+}
+
+impl Came<'_> {
+    fn json(&self) -> Value {
+        let manifest = &self.version.manifest;
+        json!({
+            "name": manifest.name,
+            "version": manifest.version,
+            "digest": self.version.digest,
+            "format": manifest.format,
+            "architecture": self.architecture,
+            "bytes": manifest.total_bytes(),
+            "signed_by": self.signed_by,
+            "folder": self.version.folder.display().to_string(),
+            "probe": self.probe,
+            "current": self.activated.is_some(),
+            "previous": self.activated.as_ref().and_then(|activated| activated.previous),
+            "gateway": self.gateway.json(),
+            "config": self.config(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let (manifest, digest) = (&self.version.manifest, self.version.digest);
+        let name = &manifest.name;
+        let signed = self.signed_by.as_ref().map_or_else(|| "not signed".to_owned(), |key| format!("signed by {key}"));
+        let size = HumanBytes(manifest.total_bytes());
+        let mut text =
+            format!("installed version {} of `{name}` ({}, {size}, {signed})\n  {digest}\n", manifest.version, manifest.format);
+        match &self.probe {
+            None => text.push_str("it was not tried\n"),
+            Some(probe) if probe.tokens == 0 => text.push_str("its header was checked; models of this format are not tried\n"),
+            Some(probe) => {
+                let memory = HumanBytes(probe.memory_bytes);
+                text.push_str(&format!("tried: loaded in {} ms, takes {memory}, says {:?}\n", probe.load_ms, probe.reply));
+            }
+        }
+        match &self.activated {
+            Some(activated) => text.push_str(&now_current(name, activated)),
+            None => text.push_str(&format!("it is not current: `tollgate model activate {name} {digest}` makes it so\n")),
+        }
+        text.push_str(&self.gateway.text());
+        if let Some(config) = self.config() {
+            text.push_str(&format!("\nto serve it, write into config/models/{name}.toml:\n\n{config}"));
+        }
+        text
+    }
+
+    /// The model's file in the config, for formats that a backend serves.
+    fn config(&self) -> Option<String> {
+        let backend = match self.version.manifest.format {
+            Format::Gguf => "llama",
+            Format::Safetensors | Format::Onnx | Format::LoraGguf | Format::LoraPeft => return None,
+        };
+        Some(format!("backend = \"{backend}\"\nartifact = \"installed:{}\"\n", self.version.manifest.name))
+    }
+}
