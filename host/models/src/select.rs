@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tollgate_backend::{Backend, BackendError};
+use tollgate_backend::{Backend, BackendError, Row, SequenceId};
 use tollgate_backend_candle::Candle;
 use tollgate_backend_llama::Llama;
 use tollgate_backend_onnx::{Onnx, find_library};
@@ -46,13 +46,24 @@ pub(crate) fn find(spec: &Spec, library: &Library) -> Result<Option<Artifact>, L
 pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) -> Result<(Box<dyn Backend>, String), LoadError> {
     let Some(artifact) = artifact else { return Ok((Box::new(scripted(spec)), "scripted".to_owned())) };
     let opened = library.open(artifact)?;
-    let backend: Box<dyn Backend> = match spec.backend {
+    let mut backend: Box<dyn Backend> = match spec.backend {
         Kind::Llama => Box::new(Llama::load(&llama(spec, artifact, &opened))?),
         Kind::Candle => Box::new(Candle::load(&candle(spec, artifact.path.clone()))?),
         Kind::Onnx => Box::new(Onnx::load(&onnx(spec, artifact.path.clone(), library)?)?),
         Kind::Scripted => Box::new(scripted(spec)),
     };
+    warm_up(backend.as_mut())?;
     Ok((backend, opened.digest))
+}
+
+/// Decodes a token, so that the first request does not wait for what is made with the first step (C10), and a model that cannot decode
+/// is not served.
+fn warm_up(backend: &mut dyn Backend) -> Result<(), BackendError> {
+    let token = backend.tokenizer().vocabulary().bos().unwrap_or(0);
+    let (position, sequence) = (0, SequenceId(0));
+    let decoded = backend.decode(&[Row { token, position, sequence, wants_logits: true }]);
+    decoded.map_err(|error| BackendError::Load(format!("it does not decode: {error}")))?;
+    backend.truncate(sequence, 0)
 }
 
 fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened) -> tollgate_backend_llama::Settings {
