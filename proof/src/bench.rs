@@ -5,10 +5,11 @@ pub(crate) mod bare;
 mod cancel;
 mod generation;
 mod latency;
-mod limited;
+pub(crate) mod limited;
 mod model;
-mod pair;
-mod peers;
+mod models;
+pub(crate) mod pair;
+pub(crate) mod peers;
 mod plugin;
 mod reload;
 mod standing;
@@ -16,6 +17,7 @@ mod standing;
 use std::process::ExitCode;
 
 use crate::rows::{Driver, Selection, Spec};
+use crate::verify::models::swap;
 use cancel::Stage;
 use generation::Load;
 use plugin::Which;
@@ -48,6 +50,7 @@ fn rows() -> Vec<Spec> {
     rows.extend(gateway_rows());
     rows.extend(plugin_rows());
     rows.extend(process_rows());
+    rows.extend(model_rows());
     rows
 }
 
@@ -106,6 +109,14 @@ fn process_rows() -> Vec<Spec> {
         row!("memory-alone", "resident memory with the authenticator alone", "", 10, here => standing::memory(here, 1)),
         row!("memory-plugins", "resident memory with six plugins, no model", "120 MB", 10, here => standing::memory(here, 6)),
         row!("memory-model", "1.5B model, 4 streams, plugins, inside 2 GB", "all answered", 20, here => standing::limited(here)),
+    ]
+}
+
+fn model_rows() -> Vec<Spec> {
+    vec![
+        row!("load", "a generated model of 299 MB, not loaded to ready", "no slower than llama-server", 30, here => models::load(here)),
+        row!("model-memory", "memory of six generated models of 56 to 299 MB, predicted and measured", "within 10 % each", 20, here => models::memory(here)),
+        row!("swap", "a model exchanged under 50 streams", "0 failed, 0 of two versions", 20, here => swap::timed(here)),
     ]
 }
 

@@ -5,12 +5,14 @@
 #![allow(clippy::disallowed_methods, reason = "tasks end with their row")]
 
 mod bench;
+mod generated;
 mod load;
 mod process;
 mod report;
 mod rows;
 mod stats;
 mod verify;
+mod weigh;
 
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@
 mod attack;
 mod bodies;
 mod canaries;
-mod chance;
+pub(crate) mod chance;
 mod checks;
 mod closed;
 mod floods;
@@ -15,6 +15,7 @@ mod good;
 mod handshakes;
 mod leaks;
 mod load;
+pub(crate) mod models;
 mod pii;
 mod process;
 mod raw;
@@ -57,7 +58,7 @@ pub(crate) fn run(selection: &Selection) -> anyhow::Result<ExitCode> {
 }
 
 fn rows() -> Vec<Spec> {
-    [operation_rows(), edge_rows(), load_rows(), auth_rows(), stranger_rows(), sandbox_rows()].concat()
+    [operation_rows(), model_rows(), edge_rows(), load_rows(), auth_rows(), stranger_rows(), sandbox_rows()].concat()
 }
 
 /// What operators do: changes and signals.
@@ -90,6 +91,47 @@ fn operation_rows() -> Vec<Spec> {
             signals::run,
             "500 storms of signals, with reloads and a stream",
             "0 hangs; the end within the grace period + 5 s"
+        ),
+    ]
+}
+
+/// What becomes of models.
+fn model_rows() -> Vec<Spec> {
+    vec![
+        row!(
+            "lifecycle",
+            180,
+            models::lifecycle::run,
+            "10,000 requests at random for 6 generated models of 56 to 299 MB, with memory for 2",
+            "0 out of memory, 0 aborted; memory within 10 % of what was predicted for each"
+        ),
+        row!(
+            "P-U4-swaps",
+            120,
+            models::swap::run,
+            "1,000 exchanges of a model under 50 streams",
+            "0 failed, 0 replies of two versions"
+        ),
+        row!(
+            "P-M4-mutants",
+            180,
+            models::mutants::run,
+            "10,000 mutated models while a gateway serves, 1,000 of them imported into it",
+            "every crash in the process that tries models; the gateway up throughout"
+        ),
+        row!(
+            "P-M9-downloads",
+            120,
+            models::downloads::run,
+            "500 downloads from a server that fails at random",
+            "0 bad installs; each comes to its end once the server is well"
+        ),
+        row!(
+            "P-M10-kills",
+            60,
+            models::kills::run,
+            "300 kill -9 during pull, import, verify, activate and rollback",
+            "`current` always whole; a rollback within 5 s"
         ),
     ]
 }

@@ -5,6 +5,7 @@ mod access;
 mod artifacts;
 mod cases;
 mod chat;
+mod convert;
 mod exports;
 mod first_start;
 mod lifecycle;

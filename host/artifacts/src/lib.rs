@@ -3,6 +3,7 @@
 //! Everything here but `pull` is synchronous: it belongs on a thread of its own. What it is for and how its folders look is in
 //! `docs/models.md`; loading a model is not done here.
 
+mod converted;
 mod describe;
 pub mod digest;
 mod files;
@@ -20,6 +21,7 @@ mod testing;
 pub mod trust;
 pub mod zip_file;
 
+pub use converted::{FromVersion, import_converted};
 pub use digest::Digest;
 pub use files::FileError;
 pub use import::{ImportError, ImportOptions, import, import_described};

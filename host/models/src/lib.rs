@@ -4,6 +4,7 @@
 //! [`Slot`]; who wants to use it takes a [`Lease`], and the [`Pool`] loads and unloads what lies behind.
 
 mod artifact;
+mod convert;
 mod lifecycle;
 mod memory;
 mod metrics;
@@ -23,6 +24,7 @@ use tollgate_inference::Settings;
 pub use self::metrics::{Ended, ModelMetrics};
 use artifact::Artifact;
 pub use artifact::{ArtifactError, Library};
+pub use convert::{ConvertRefusal, ConvertReport, ConvertRequest, Quantization, convert};
 pub use lifecycle::{Pool, PoolStatus};
 pub use memory::default_budget;
 pub use probe::{ProbeReport, ProbeRequest, probe};

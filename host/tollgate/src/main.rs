@@ -6,6 +6,7 @@ mod build_step;
 mod builtin;
 mod checks;
 mod cli;
+mod convert_step;
 mod core_dumps;
 mod credentials;
 mod data;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::BuildPlugin { memory_bytes, time_s } => build_step::main(memory_bytes, time_s),
         Command::ProbeModel { memory_bytes, time_s } => probe_step::main(memory_bytes, time_s),
+        Command::ConvertModel { memory_bytes, time_s } => convert_step::main(memory_bytes, time_s),
         Command::Serve(serve) => match app::main(&serve) {
             Ok(code) => code,
             Err(error) => failed(&error),

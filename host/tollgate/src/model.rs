@@ -3,6 +3,8 @@
 //! steps, the questions to the gateway, and the words.
 
 pub(crate) mod cli;
+mod convert;
+mod converting;
 mod install;
 mod interrupt;
 mod make;
@@ -38,6 +40,7 @@ pub(crate) fn main(command: ModelCommand) -> anyhow::Result<ExitCode> {
         ModelCommand::Activate(ask) => done(switch::activate(&ask)),
         ModelCommand::Rollback(ask) => done(switch::rollback(&ask)),
         ModelCommand::Remove(ask) => done(switch::remove(&ask)),
+        ModelCommand::Convert(ask) => Ok(watched(interrupt::watch(move |advice| convert::folder(&ask, advice))?)),
         ModelCommand::Pack(ask) => done(make::pack(ask)),
         ModelCommand::Key(ask) => done(make::key(&ask)),
         ModelCommand::Warm(named) => done(admin::client::model(&named, "warm")),

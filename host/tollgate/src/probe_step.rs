@@ -24,7 +24,8 @@ pub(crate) fn main(memory_bytes: u64, time_s: u64) -> ExitCode {
     }
 }
 
-fn limit(memory_bytes: u64, time_s: u64) -> Result<(), String> {
+/// Sets the limits of a child that does native code's work: writable memory in bytes, CPU time in seconds, and the lowest urgency.
+pub(crate) fn limit(memory_bytes: u64, time_s: u64) -> Result<(), String> {
     core_dumps::turn_off();
     // The soft limit on CPU time ends it by SIGXCPU, which says why; at the hard one it would be SIGKILL.
     let limits = [(Resource::Data, memory_bytes, memory_bytes), (Resource::Cpu, time_s, time_s.saturating_add(1))];

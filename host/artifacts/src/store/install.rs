@@ -60,10 +60,25 @@ impl Held {
         now: SystemTime,
         progress: &dyn Progress,
     ) -> Result<Installed, StoreError> {
-        let layout = self.layout();
         let signed = trust.verify(manifest_bytes, signature)?;
         let manifest = Manifest::parse(manifest_bytes, now)?;
-        newest::check(layout, &manifest)?;
+        newest::check(self.layout(), &manifest)?;
+        let installed = self.install_trusted(staging, (manifest, manifest_bytes), (signed, signature), now, progress)?;
+        newest::accept(self.layout(), &installed.manifest)?;
+        Ok(installed)
+    }
+
+    /// The same for a manifest that was made here, or is known to be trusted. It may have the version of another one of its name: the
+    /// record of the highest version is left as it is.
+    pub(crate) fn install_trusted(
+        &self,
+        staging: &Staging,
+        (manifest, manifest_bytes): (Manifest, &[u8]),
+        (signed, signature): (Signed, Option<&[u8]>),
+        now: SystemTime,
+        progress: &dyn Progress,
+    ) -> Result<Installed, StoreError> {
+        let layout = self.layout();
         space::check(layout.root(), crate::digest::len(manifest_bytes))?;
         for file in &manifest.files {
             check_file(staging.path(), file, progress)?;
@@ -86,7 +101,6 @@ impl Held {
             let _ = self.drop_unused_blobs();
         }
         put?;
-        newest::accept(layout, &manifest)?;
         Ok(Installed { digest, folder: layout.version(&digest), manifest, signed, summary })
     }
 

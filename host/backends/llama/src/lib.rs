@@ -7,6 +7,7 @@
 mod context;
 mod openmp;
 mod patience;
+mod quantize;
 mod team;
 mod tokenizer;
 
@@ -20,6 +21,7 @@ use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use tollgate_backend::{Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
 
 use crate::context::Context;
+pub use crate::quantize::{Quantization, quantize};
 use crate::tokenizer::LlamaTokenizer;
 
 /// llama.cpp's own limit.

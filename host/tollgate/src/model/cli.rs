@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{Args, Subcommand, ValueEnum, value_parser};
 use tollgate_artifacts::pull::PullSource;
 use tollgate_artifacts::{ArtifactName, Digest, Which};
+use tollgate_models::Quantization;
 
 use crate::cli::Ask;
 
@@ -35,6 +36,8 @@ pub(crate) enum ModelCommand {
     Rollback(Rollback),
     /// Remove a version, or all versions of a name.
     Remove(Remove),
+    /// Make a GGUF file of a folder of safetensors or of a PEFT adapter, and install nothing.
+    Convert(ConvertFolder),
     /// Make an artifact of a GGUF file or a folder: a manifest, its signature, and a `model.zip`.
     Pack(Pack),
     /// Make a key that artifacts are signed with, or show the public half of one.
@@ -91,6 +94,57 @@ pub(crate) struct Then {
     pub(crate) no_probe: bool,
 }
 
+/// What becomes of safetensors when they are installed. An adapter's numbers stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Convert {
+    /// GGUF: 16 bits below 100 million values, else q8_0 if that takes half of the memory for models at most, else q4_k_m.
+    Auto,
+    /// GGUF with about 4.8 bits a value.
+    #[value(name = "q4_k_m")]
+    Q4KM,
+    /// GGUF with 8.5 bits a value.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// GGUF with 16 bits a value.
+    #[value(name = "f16")]
+    F16,
+    /// They stay as they are, for candle.
+    #[value(name = "none")]
+    Off,
+}
+
+impl Convert {
+    /// How numbers are to be stored. `Off` has no say in that.
+    pub(crate) fn quantization(self) -> Quantization {
+        match self {
+            Self::Auto | Self::Off => Quantization::Auto,
+            Self::Q4KM => Quantization::Q4KM,
+            Self::Q8_0 => Quantization::Q8_0,
+            Self::F16 => Quantization::F16,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertFolder {
+    /// A folder with `config.json`, `tokenizer.json` and safetensors, or with a PEFT adapter.
+    pub(crate) folder: PathBuf,
+    /// The GGUF file to write; it must not be there.
+    pub(crate) out: PathBuf,
+    /// How numbers are stored; an adapter's stay as they are.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) quantization: Convert,
+    /// The base of an adapter: its GGUF file, or its folder.
+    #[arg(long)]
+    pub(crate) base: Option<PathBuf>,
+    /// The name in the file; by default after the file.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Answer as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Import {
     /// A GGUF file, a folder with a model, or a `model.zip`.
@@ -104,6 +158,9 @@ pub(crate) struct Import {
     /// The model that an adapter without a manifest was made for: a name or a digest.
     #[arg(long)]
     pub(crate) base: Option<Which>,
+    /// What becomes of safetensors and PEFT adapters; by default `auto`, unless the config serves them by candle.
+    #[arg(long, value_enum)]
+    pub(crate) convert: Option<Convert>,
     #[command(flatten)]
     pub(crate) trusted: Trusted,
     #[command(flatten)]
@@ -125,6 +182,12 @@ pub(crate) struct Pull {
     /// The registry that `ollama:NAME` is on.
     #[arg(long, env = "TOLLGATE_REGISTRY", value_name = "URL")]
     pub(crate) registry: Option<String>,
+    /// The model that an adapter without a manifest was made for: a name or a digest.
+    #[arg(long)]
+    pub(crate) base: Option<Which>,
+    /// What becomes of safetensors and PEFT adapters; by default `auto`, unless the config serves them by candle.
+    #[arg(long, value_enum)]
+    pub(crate) convert: Option<Convert>,
     #[command(flatten)]
     pub(crate) trusted: Trusted,
     #[command(flatten)]

@@ -12,11 +12,12 @@ use tollgate_artifacts::pull::{Fetched, PullSettings, PullSource, Puller, Token}
 use tollgate_artifacts::store::{Activated, Held, Installed, Version};
 use tollgate_artifacts::trust::TrustError;
 use tollgate_artifacts::{
-    Format, ImportError, ImportOptions, Progress, Signed, StoreError, Trust, import as install, import_described,
+    Format, ImportError, ImportOptions, Manifest, Progress, Signed, StoreError, Trust, Which, import as install, import_described,
 };
 use tollgate_models::ProbeReport;
 
 use super::cli::{Import, Pull, Then};
+use super::convert::{self, Before, Made, Wish};
 use super::interrupt::Advice;
 use super::progress::{Shown, tell};
 use super::switch::now_current;
@@ -34,11 +35,14 @@ pub(super) fn import(ask: &Import, advice: &Advice) -> anyhow::Result<()> {
     advice.set(WHILE_INSTALLING);
     let trust = trust(&ask.trusted)?;
     let opened = open(&ask.local)?;
+    let before = Before::of(&opened);
     let options =
         ImportOptions { version: ask.version, base: ask.base.clone(), trust: &trust, now: SystemTime::now(), is_moved: false };
     let installed = install(&opened.store.hold()?, &ask.path, ask.name.as_ref(), &options, &Shown::new()).map_err(advised)?;
+    let wish = Wish { convert: ask.convert, base: ask.base.as_ref(), config: &ask.trusted.config };
+    let converted = convert::after(&opened, installed, &wish, &before, advice)?;
     advice.set(WHILE_TRYING);
-    finish(&opened, installed, ask.then, ask.local.json)
+    finish(&opened, converted, ask.then, ask.local.json)
 }
 
 /// Downloads a model and installs it.
@@ -57,12 +61,15 @@ pub(super) fn pull(ask: &Pull, advice: &Advice) -> anyhow::Result<()> {
         .block_on(puller.pull(&ask.source, &opened.store.partial(), &progress))
         .with_context(|| format!("cannot pull {}", ask.source))?;
     advice.set(WHILE_INSTALLING);
+    let before = Before::of(&opened);
     let installed = install_fetched(&opened.store.hold()?, &fetched, ask, &trust, &progress).map_err(advised)?;
     if let Err(error) = fetched.discard() {
         tell(&format!("the download cannot be removed, and is after seven days: {error}"));
     }
+    let wish = Wish { convert: ask.convert, base: ask.base.as_ref(), config: &ask.trusted.config };
+    let converted = convert::after(&opened, installed, &wish, &before, advice)?;
     advice.set(WHILE_TRYING);
-    finish(&opened, installed, ask.then, ask.local.json)
+    finish(&opened, converted, ask.then, ask.local.json)
 }
 
 /// Only a manifest is signed, and only archives and folders bring one.
@@ -102,7 +109,7 @@ fn install_fetched(
     trust: &Trust,
     progress: &dyn Progress,
 ) -> Result<Installed, ImportError> {
-    let options = ImportOptions { version: None, base: None, trust, now: SystemTime::now(), is_moved: true };
+    let options = ImportOptions { version: None, base: ask.base.clone(), trust, now: SystemTime::now(), is_moved: true };
     match (&fetched.manifest, &fetched.zip) {
         (Some((manifest, signature)), _) => {
             let manifest = (manifest.as_slice(), signature.as_deref());
@@ -124,7 +131,7 @@ fn advised(error: ImportError) -> anyhow::Error {
 }
 
 /// Tries what was installed, makes it current, and tells the gateway.
-fn finish(opened: &Opened, installed: Installed, then: Then, is_json: bool) -> anyhow::Result<()> {
+fn finish(opened: &Opened, (installed, made): (Installed, Option<Made>), then: Then, is_json: bool) -> anyhow::Result<()> {
     let Installed { digest, manifest, folder, signed, summary } = installed;
     let (name, version) = (manifest.name.clone(), Version { digest, folder, manifest });
     let failed = |error: anyhow::Error| {
@@ -140,7 +147,7 @@ fn finish(opened: &Opened, installed: Installed, then: Then, is_json: bool) -> a
         Signed::By(key) => Some(key),
         Signed::Nobody => None,
     };
-    let came = Came { version: &version, architecture: summary.architecture, signed_by, probe, activated, gateway };
+    let came = Came { version: &version, architecture: summary.architecture, signed_by, made, probe, activated, gateway };
     answer(is_json, &came.json(), &came.text())
 }
 
@@ -149,6 +156,8 @@ struct Came<'a> {
     version: &'a Version,
     architecture: Option<String>,
     signed_by: Option<String>,
+    /// Of what and how it was made here, if it was.
+    made: Option<Made>,
     probe: Option<ProbeReport>,
     activated: Option<Activated>,
     gateway: Gateway,
@@ -166,6 +175,7 @@ impl Came<'_> {
             "bytes": manifest.total_bytes(),
             "signed_by": self.signed_by,
             "folder": self.version.folder.display().to_string(),
+            "converted": self.made.as_ref().map(|made| json!({ "from": made.from, "report": made.report })),
             "probe": self.probe,
             "current": self.activated.is_some(),
             "previous": self.activated.as_ref().and_then(|activated| activated.previous),
@@ -177,10 +187,15 @@ impl Came<'_> {
     fn text(&self) -> String {
         let (manifest, digest) = (&self.version.manifest, self.version.digest);
         let name = &manifest.name;
-        let signed = self.signed_by.as_ref().map_or_else(|| "not signed".to_owned(), |key| format!("signed by {key}"));
+        let signed = match (&self.made, &self.signed_by) {
+            (Some(made), _) => format!("converted here from {} to {}", made.from, made.report.quantization),
+            (None, Some(key)) => format!("signed by {key}"),
+            (None, None) => "not signed".to_owned(),
+        };
         let size = HumanBytes(manifest.total_bytes());
         let mut text =
             format!("installed version {} of `{name}` ({}, {size}, {signed})\n  {digest}\n", manifest.version, manifest.format);
+        text.extend(self.made.iter().map(|made| convert::notes(&made.report)));
         match &self.probe {
             None => text.push_str("it was not tried\n"),
             Some(probe) if probe.tokens == 0 => text.push_str("its header was checked; models of this format are not tried\n"),
@@ -194,18 +209,28 @@ impl Came<'_> {
             None => text.push_str(&format!("it is not current: `tollgate model activate {name} {digest}` makes it so\n")),
         }
         text.push_str(&self.gateway.text());
-        if let Some(config) = self.config() {
-            text.push_str(&format!("\nto serve it, write into config/models/{name}.toml:\n\n{config}"));
+        match self.config() {
+            Some(config) => text.push_str(&format!("\nto serve it, write into config/models/{name}.toml:\n\n{config}")),
+            None => text.push_str("\nit serves once it is converted for its base: import it again with --base NAME\n"),
         }
         text
     }
 
     /// The model's file in the config, for formats that a backend serves.
     fn config(&self) -> Option<String> {
-        let backend = match self.version.manifest.format {
-            Format::Gguf => "llama",
-            Format::Safetensors | Format::Onnx | Format::LoraGguf | Format::LoraPeft => return None,
+        let Manifest { name, format, base, .. } = &self.version.manifest;
+        let backend = match format {
+            Format::Gguf | Format::LoraGguf => "llama",
+            Format::Safetensors => "candle",
+            Format::Onnx => "onnx",
+            Format::LoraPeft => return None,
         };
-        Some(format!("backend = \"{backend}\"\nartifact = \"installed:{}\"\n", self.version.manifest.name))
+        let mut config = format!("backend = \"{backend}\"\nartifact = \"installed:{name}\"\n");
+        if format.is_adapter() {
+            // A digest is no id of the config's.
+            let id = base.as_ref().and_then(|base| if let Which::Name(name) = base { Some(name.as_str()) } else { None });
+            config.push_str(&format!("base = \"{}\"\n", id.unwrap_or("ID-OF-ITS-BASE")));
+        }
+        Some(config)
     }
 }

@@ -19,7 +19,7 @@ use super::progress::tell;
 /// Tokens of the reply.
 pub(super) const TOKENS: u32 = 16;
 /// The gateway's own binary. Not by its path: an upgrade may have put another version there.
-const PROGRAM: &str = "/proc/self/exe";
+pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// What the child may answer.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// What is kept of the end of its standard error, and how many characters of that are told.
@@ -130,7 +130,7 @@ async fn head(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> 
 }
 
 /// The end of all that a pipe brings.
-async fn tail(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+pub(super) async fn tail(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
     let Some(mut pipe) = pipe else { return Ok(Vec::new()) };
     let (mut kept, mut buffer) = (Vec::new(), vec![0; MAX_WORDS_BYTES]);
     loop {
@@ -179,7 +179,7 @@ fn ending(status: ExitStatus, words: &str, limits: Limits) -> String {
 }
 
 /// What a child complained of before it ended, on one line: errors of its log, and what libraries write beside that.
-fn last_words(bytes: &[u8]) -> String {
+pub(super) fn last_words(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let of_line = |line: &str| match serde_json::from_str::<Value>(line) {
         Ok(logged) => logged.get("message").and_then(Value::as_str).unwrap_or_default().to_owned(),
@@ -194,7 +194,7 @@ fn last_words(bytes: &[u8]) -> String {
 }
 
 /// Without what a terminal would obey: a file's own words may be in it.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -106,11 +106,11 @@ impl Entry {
         self.leases == 0
     }
 
-    /// `bytes` is what it was found to take, and what it will be taken to need from now on.
+    /// `bytes` is what it was found to take; buffers that its first long step will touch are only in what was predicted.
     pub(super) fn loaded(&mut self, bytes: u64, took_ms: u64, now: u64) {
         self.phase = Phase::Ready(Ready { since: now, idle_since: now, is_draining: false });
         self.incarnation = Incarnation(self.incarnation.0.wrapping_add(1));
-        (self.leases, self.facts.bytes, self.load_ms) = (0, bytes.max(1), took_ms.max(1));
+        (self.leases, self.facts.bytes, self.load_ms) = (0, bytes.max(self.facts.bytes), took_ms.max(1));
     }
 
     /// After a load that failed.
