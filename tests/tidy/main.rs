@@ -53,7 +53,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tollgate-cases", &[]),
     ("tollgate-pack", &["tollgate-cases"]),
     ("tollgate-sdk", &["tollgate-cases"]),
-    ("tollgate-proof", &["tollgate-domain", "tollgate-plugins", "tollgate-plugin-filter-pii"]),
+    (
+        "tollgate-proof",
+        &["tollgate-domain", "tollgate-convert", "tollgate-formats", "tollgate-plugins", "tollgate-plugin-filter-pii"],
+    ),
     ("xtask", &["tollgate-cases", "tollgate-pack"]),
 ];
 /// What a plugin may depend on, wherever it lies.
