@@ -30,7 +30,7 @@ pub struct FromVersion<'a> {
     pub now: SystemTime,
 }
 
-/// Installs the GGUF file `folder/model.gguf` under the name and the version of what it was made of; it is moved into the store, on
+/// Installs the GGUF file `folder/model.gguf` under the name and the version of what it was made of; it is linked into the store, on
 /// whose disk it lies. Its manifest says in `source` of which digest it was converted. It is not current yet: see [`Held::activate`].
 ///
 /// # Errors
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(installed.manifest.source, Some(format!("converted from {} to q8_0", source.digest)));
         assert_eq!(installed.signed, Signed::Nobody);
         assert_ne!(installed.digest, source.digest);
-        assert!(!made.join(FILE).exists(), "it was moved");
+        assert!(made.join(FILE).exists(), "it is linked, and whoever made the folder removes it");
         held.activate(&installed.manifest.name, Some(&installed.digest)).unwrap();
         held.remove(&Which::Digest(source.digest), false).unwrap();
 

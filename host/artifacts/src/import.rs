@@ -30,7 +30,7 @@ pub struct ImportOptions<'a> {
     pub trust: &'a Trust,
     /// What time it is.
     pub now: SystemTime,
-    /// Whether the files are moved instead of copied: for a download, which lies on the same disk.
+    /// Whether the files are linked instead of copied: for a download, which lies on the same disk and is discarded afterwards.
     pub is_moved: bool,
 }
 
@@ -209,7 +209,7 @@ impl Import<'_> {
         }
     }
 
-    /// Copies or moves files into a staging folder, each of at most its length in bytes.
+    /// Copies or links files into a staging folder, each of at most its length in bytes.
     fn gather(&self, folder: &Path, files: &[(RelativePath, u64)]) -> Result<Staging, ImportError> {
         let staging = self.held.stage()?;
         let total = files.iter().fold(0u64, |total, (_, bytes)| total.saturating_add(*bytes));

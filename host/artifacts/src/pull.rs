@@ -73,11 +73,11 @@ pub struct PullSettings {
     pub registry: Url,
     /// Sent to the scheme, host and port of `hub`, and to nowhere else.
     pub token: Option<Token>,
-    /// A server that sends nothing for so long is asked again.
+    /// A server that sends nothing, or less than 64 KiB, for so long is asked again.
     pub stall: Duration,
     /// A connection has to be made within this.
     pub connect: Duration,
-    /// Tries in a row without a new byte, before the pull gives up. 1 is no second try.
+    /// Tries in a row without 64 KiB more or the end of a file, before the pull gives up. 1 is no second try.
     pub tries: u32,
     /// The wait after a first failure, which doubles with every one that follows; up to half of it is left out by chance.
     pub backoff: Duration,

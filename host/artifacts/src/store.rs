@@ -143,6 +143,17 @@ impl Store {
         Ok(held)
     }
 
+    /// Clears away what a crash left behind, as taking the lock does. Does nothing while another process holds the lock: it has done so.
+    ///
+    /// # Errors
+    /// The lock cannot be opened, or something cannot be cleared.
+    pub fn heal_if_free(&self) -> Result<(), StoreError> {
+        match self.hold_within(Duration::ZERO) {
+            Ok(_) | Err(StoreError::Busy { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What `name` stands for; none if there is no such name.
     ///
     /// # Errors

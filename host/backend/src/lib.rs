@@ -9,11 +9,16 @@ mod vocabulary;
 pub use embed::Embedder;
 pub use vocabulary::{Token, TokenKind, Vocabulary};
 
+use std::path::Path;
 use std::sync::Arc;
 
 /// One sequence's place in the backend's memory, from 0 to [`Capabilities::max_sequences`] - 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId(pub u16);
+
+/// An adapter (LoRA) that was loaded beside a model, with how strongly it counts. Numbered from 1; no number is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdapterId(pub u32);
 
 /// One token of one sequence in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +46,11 @@ pub struct Capabilities {
     pub step_rows: u32,
     /// Whether [`Backend::copy_prefix`] works.
     pub prefix_copy: bool,
+    /// Whether a copy counts once with what it was copied from; else it counts in full against [`Self::context_tokens`].
+    pub copies_share: bool,
     /// Whether [`Backend::truncate`] works at any position, not only at 0.
     pub partial_remove: bool,
-    /// Whether LoRA adapters can be applied.
+    /// Whether [`Backend::load_adapter`] and [`Backend::select_adapter`] work.
     pub adapters: bool,
     /// Whether image parts can be decoded.
     pub images: bool,
@@ -107,10 +114,11 @@ pub trait Backend: Send {
     /// step. `None` for a row that did not want them.
     fn logits(&self, row: usize) -> Option<&[f32]>;
 
-    /// Makes the first `length` tokens of `from` those of `to` as well, sharing memory. `to` is empty before.
+    /// Makes the first `length` tokens of `from` those of `to` as well, sharing memory where [`Capabilities::copies_share`] says
+    /// so. `to` is empty before, and after an error.
     ///
     /// # Errors
-    /// The backend cannot (see [`Capabilities::prefix_copy`]).
+    /// The backend cannot (see [`Capabilities::prefix_copy`]), or there is no room for a copy that counts in full.
     fn copy_prefix(&mut self, from: SequenceId, to: SequenceId, length: u32) -> Result<(), BackendError>;
 
     /// Forgets what `sequence` holds from `length` on; 0 frees it.
@@ -118,6 +126,30 @@ pub trait Backend: Send {
     /// # Errors
     /// The backend cannot (see [`Capabilities::partial_remove`]).
     fn truncate(&mut self, sequence: SequenceId, length: u32) -> Result<(), BackendError>;
+
+    /// Loads an adapter beside the model, which counts as much as `scale` says: 0 is nothing, 1 as it was trained. The file is not
+    /// needed afterwards.
+    ///
+    /// # Errors
+    /// The backend cannot (see [`Capabilities::adapters`]), or the file is no adapter of this model.
+    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {
+        let _ = (path, scale);
+        Err(BackendError::Unsupported("an adapter"))
+    }
+
+    /// Frees an adapter. If steps are decoded with it, they are decoded with none from now on.
+    fn drop_adapter(&mut self, adapter: AdapterId) {
+        let _ = adapter;
+    }
+
+    /// Which adapter the next steps are decoded with, all their rows; `None`, as in the beginning, is the model alone. A sequence
+    /// holds what its adapter made of its tokens: all its rows have to be decoded with the same one. Cheap where nothing changes.
+    ///
+    /// # Errors
+    /// There is no such adapter.
+    fn select_adapter(&mut self, adapter: Option<AdapterId>) -> Result<(), BackendError> {
+        adapter.map_or(Ok(()), |_| Err(BackendError::Unsupported("an adapter")))
+    }
 }
 
 /// A step failed.

@@ -110,6 +110,11 @@ impl Config {
 }
 
 impl<T> Object<T> {
+    /// Whether the file says something at `path`.
+    pub(crate) fn is_written(&self, path: &str) -> bool {
+        self.positions.contains_key(path)
+    }
+
     /// A problem with the field at `path`, at its place in the file where that is known.
     pub(crate) fn problem(&self, path: &str, message: impl Into<String>, cure: impl Into<String>) -> Problem {
         Problem::new(self.file.as_str(), self.positions.get(path).copied(), path, message, cure)

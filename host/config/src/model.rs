@@ -5,8 +5,9 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::provider::Provider;
 use crate::source::Source;
-use crate::text::Name;
+use crate::text::{Id, Name};
 
 /// A model that the gateway can load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -15,9 +16,17 @@ pub struct Model {
     /// The code that runs it.
     pub backend: Backend,
     /// The weights: `builtin:demo`, `installed:NAME`, a GGUF file for `llama`, or a folder for `candle` and `onnx`. Refused for
-    /// `scripted`.
+    /// `scripted` and `provider`.
     #[serde(default)]
     pub artifact: Option<Source>,
+    /// The id of the model that this is an adapter (LoRA) of. The artifact is then a GGUF file with the adapter; memory, queue and
+    /// all that goes with them are the base's. It answers as `BASE:ID` too. `llama` only, and `scripted`.
+    #[serde(default)]
+    pub base: Option<Id>,
+    /// How strongly an adapter counts, 0 (not at all) to 4. Default 1, as it was trained. Refused without `base`.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 4.0))]
+    pub scale: Option<f32>,
     /// Further names that clients may use for it; unique among all ids and aliases.
     #[serde(default)]
     #[schemars(length(max = 64))]
@@ -60,15 +69,23 @@ pub struct Model {
     #[serde(default)]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub keep_alive_s: Option<u32>,
+    /// Models that answer where this one cannot, tried in this order before its first token and never after, up to 8. Those of a
+    /// fallback come after it. Default none.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub fallback: Vec<Name>,
     /// How to sample where a request does not say.
     #[serde(default)]
     pub defaults: Sampling,
     /// The cadence of the `scripted` backend; refused for any other.
     #[serde(default)]
     pub scripted: Option<Scripted>,
+    /// The server that answers, of the `provider` backend; refused for any other.
+    #[serde(default)]
+    pub provider: Option<Provider>,
 }
 
-/// Inference code built into the gateway.
+/// What runs a model: code built into the gateway, or somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
@@ -78,6 +95,8 @@ pub enum Backend {
     Candle,
     /// ONNX Runtime, for folders of ONNX graphs.
     Onnx,
+    /// Another server, over HTTP.
+    Provider,
     /// Deterministic tokens at a set cadence and faults on command, for tests of what stands around a model.
     Scripted,
 }
@@ -88,6 +107,7 @@ impl fmt::Display for Backend {
             Self::Llama => "llama",
             Self::Candle => "candle",
             Self::Onnx => "onnx",
+            Self::Provider => "provider",
             Self::Scripted => "scripted",
         })
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::provider::HostPort;
 use crate::telemetry::Telemetry;
 use crate::text::PublicKey;
 
@@ -100,6 +101,9 @@ pub struct Models {
     pub trusted_keys: Vec<PublicKey>,
     /// Whether models that nobody has signed may be installed. Default false.
     pub unsigned: bool,
+    /// Hosts with their ports that models of the backend `provider` may send prompts to, up to 64. Default none.
+    #[schemars(length(max = 64))]
+    pub egress: Vec<HostPort>,
 }
 
 /// What has to be there before the gateway serves.
@@ -123,6 +127,7 @@ impl Default for Models {
             onnxruntime: None,
             trusted_keys: Vec::new(),
             unsigned: false,
+            egress: Vec::new(),
         }
     }
 }

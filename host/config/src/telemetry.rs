@@ -90,6 +90,16 @@ impl Endpoint {
         &self.path
     }
 
+    /// Whether it is this machine, or an address of a private range (RFC 1918, RFC 4193). A name may lead anywhere.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        let is_private = |address: IpAddr| match address.to_canonical() {
+            IpAddr::V4(address) => address.is_private(),
+            IpAddr::V6(address) => address.is_unique_local(),
+        };
+        self.is_loopback() || self.host.parse::<IpAddr>().is_ok_and(is_private)
+    }
+
     /// Whether it is this machine, by an address of loopback or the name `localhost`.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -166,6 +176,12 @@ mod tests {
         }
         assert!("http://[::1]:4318".parse::<Endpoint>().expect("valid").is_loopback());
         assert!(!"http://localhost.example.org".parse::<Endpoint>().expect("valid").is_loopback());
+        for (host, is_private) in
+            [("10.1.2.3", true), ("[fd00::1]", true), ("[::1]", true), ("8.8.8.8", false), ("ollama", false)]
+        {
+            let endpoint = format!("http://{host}:11434").parse::<Endpoint>().expect("valid");
+            assert_eq!(endpoint.is_private(), is_private, "{host}");
+        }
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Whole directories, good and bad.
 
+mod adapters;
+
+mod remote;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

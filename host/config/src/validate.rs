@@ -1,5 +1,8 @@
 //! The second stage: what the files say of each other, and what no single field can say. Pure functions over parsed data.
 
+mod adapter;
+mod remote;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -16,6 +19,8 @@ use crate::text::Id;
 /// Every id and alias, to its model's id. Reports names that two models have.
 pub(crate) fn names(models: &BTreeMap<Id, Object<Model>>, problems: &mut Vec<Problem>) -> BTreeMap<String, Id> {
     let mut names: BTreeMap<String, Id> = models.keys().map(|id| (id.as_str().to_owned(), id.clone())).collect();
+    // An id has no colon, so that these are nobody's ids.
+    names.extend(models.iter().filter_map(|(id, model)| Some((adapter::qualified(id.as_str(), model)?, id.clone()))));
     for (id, model) in models {
         for (index, alias) in model.aliases.iter().enumerate() {
             if let Some(holder) = names.get(alias.as_str()) {
@@ -32,6 +37,7 @@ pub(crate) fn names(models: &BTreeMap<Id, Object<Model>>, problems: &mut Vec<Pro
 /// Reports what is wrong between the objects. References to a kind in `broken`, some files of which could not be parsed, are
 /// left for the next time.
 pub(crate) fn validate(config: &Config, broken: &BTreeSet<Kind>, problems: &mut Vec<Problem>) {
+    let with_egress = !problems.iter().any(|problem| problem.file == "tollgate.toml");
     for listener in config.listeners.values() {
         self::listener(listener, problems);
     }
@@ -39,12 +45,17 @@ pub(crate) fn validate(config: &Config, broken: &BTreeSet<Kind>, problems: &mut 
     telemetry(config, problems);
     for model in config.models.values() {
         self::model(model, problems);
+        remote::provider(config, model, with_egress, problems);
     }
     if !broken.contains(&Kind::Plugin) {
         plugin_references(config, problems);
     }
     if !broken.contains(&Kind::Model) {
         model_references(config, problems);
+        remote::fallbacks(config, problems);
+        for model in config.models.values() {
+            adapter::base(config, model, problems);
+        }
         ties(config, problems);
     }
     if config.listeners.is_empty() && !broken.contains(&Kind::Listener) {
@@ -114,6 +125,9 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn model(model: &Object<Model>, problems: &mut Vec<Problem>) {
     let backend = model.backend;
+    if adapter::adapter(model, problems) || backend == Backend::Provider {
+        return;
+    }
     if backend == Backend::Scripted {
         if model.artifact.is_some() {
             let message = "`artifact` has no effect with the backend `scripted`";

@@ -4,7 +4,7 @@
 //! llama.cpp asserts, where a wrong value would end the process.
 
 mod adapter;
-mod charsmap;
+pub(crate) mod charsmap;
 mod check;
 mod kind;
 mod read;

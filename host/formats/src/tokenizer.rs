@@ -1,10 +1,12 @@
 //! `tokenizer.json`: held to bounds, and to what the tokenizers library relies on without checking.
 //!
 //! That library indexes and builds text by the lengths of a BPE model's merges, so every merge is checked against the vocabulary here.
-//! The normalizers and pre-tokenizers, which are the library's own matter, are bounded in size, depth and numbers. So are `truncation`
-//! and `padding`, whose numbers the library subtracts from each other unchecked: who encodes with it sets its own.
+//! So is the normalizer, by how long it makes a text. The pre-tokenizers, which are the library's own matter, are bounded in size, depth
+//! and numbers. So are `truncation` and `padding`, whose numbers the library subtracts from each other unchecked: who encodes with it
+//! sets its own.
 
 mod model;
+mod normalizer;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +77,9 @@ pub fn read(bytes: &[u8]) -> Result<Tokenizer, FormatError> {
     parse(bytes, &mut document)?;
     let model = document.model.ok_or_else(|| malformed("it has no `model`"))?;
     let (kind, most) = model.finish()?;
+    if let Some(normalizer) = &document.normalizer {
+        normalizer.check()?;
+    }
     let added = document.added;
     let mut ids = HashSet::new();
     let mut contents = HashSet::new();
@@ -89,6 +94,7 @@ pub fn read(bytes: &[u8]) -> Result<Tokenizer, FormatError> {
 #[derive(Default)]
 struct Document {
     model: Option<Model>,
+    normalizer: Option<normalizer::Step>,
     added: Vec<Added>,
 }
 
@@ -102,6 +108,10 @@ impl<'de> Object<'de> for Document {
             "model" => map.next_value_seed(Fields(self.model.insert(Model::default()))),
             "added_tokens" => {
                 self.added = map.next_value_seed(List)?;
+                Ok(())
+            }
+            "normalizer" => {
+                self.normalizer = map.next_value_seed(normalizer::Maybe(0))?;
                 Ok(())
             }
             "truncation" | "padding" => map.next_value_seed(Checked { depth, number: MAX_PADDED }),

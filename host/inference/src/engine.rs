@@ -3,23 +3,27 @@
 //! The thread owns the backend and the scheduler; the handle owns the channel to it. What the thread does in a step is the
 //! scheduler's business; here is only how requests reach it, how it sleeps, and how it ends.
 
+mod adapter;
 mod command;
 mod error;
+mod run;
 mod stream;
 mod timing;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, TrySendError};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use tollgate_backend::{Backend, Capabilities, Memory};
+use tollgate_backend::{AdapterId, Backend, Capabilities, Memory};
 use tollgate_domain::Parameters;
 
+pub use adapter::{Adapter, AdapterError};
 pub(crate) use command::Doorbell;
 pub use error::{StartError, SubmitError};
 pub use stream::{Event, Finish, GenerateError, Generation};
@@ -30,9 +34,11 @@ use crate::chat::{ChatCodec, Prompt};
 use crate::gauges::Gauges;
 use crate::reply::Reply;
 use crate::sampling::Sampling;
-use crate::scheduler::{Limits, Progress, Request, Salt, Scheduler, Sequence};
+use crate::scheduler::{Limits, Request, Salt, Scheduler, Sequence};
 use crate::tickets::{Ticket, Tickets};
+use adapter::Door;
 use command::Command;
+use run::{Death, run};
 
 /// How an engine is run.
 #[derive(Clone)]
@@ -83,6 +89,8 @@ pub struct Job {
     pub prompt: Prompt,
     /// What is `None` falls to [`Settings::defaults`]. Without `max_tokens` a reply may fill the context.
     pub parameters: Parameters,
+    /// What it is decoded with beside the model, from [`Engine::load_adapter`] of the same engine.
+    pub adapter: Option<Adapter>,
     /// Its place in the queue, from [`Engine::reserve`] of the same engine. It says whose it is: tenants share nothing in the cache
     /// and take turns by weight.
     pub ticket: Ticket,
@@ -119,6 +127,7 @@ struct Shared {
     gauges: Arc<Gauges>,
     tickets: Arc<Tickets>,
     bell: Doorbell,
+    door: Door,
     is_closed: Arc<AtomicBool>,
     /// Numbers jobs in the order they came.
     arrivals: AtomicU64,
@@ -147,13 +156,14 @@ impl Engine {
         let clock = Box::new(Instant::now);
         let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges), Arc::clone(&tickets), clock);
         let own_bell = bell.clone();
+        let (door, changes) = Door::new(bell.clone());
         let is_closed = Arc::new(AtomicBool::new(false));
         let death = Death { name: name.to_owned(), is_closed: Arc::clone(&is_closed) };
         let thread = std::thread::Builder::new()
             .name(format!("model-{name}"))
             .spawn(move || {
                 let _death = death;
-                run(scheduler, &commands, &own_bell);
+                run(scheduler, &commands, &own_bell, &changes);
             })
             .map_err(StartError::Thread)?;
         Ok(Engine(Arc::new(Shared {
@@ -165,6 +175,7 @@ impl Engine {
             gauges,
             tickets,
             bell,
+            door,
             is_closed,
             arrivals: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
@@ -219,7 +230,7 @@ impl Engine {
     /// See [`SubmitError`].
     ///
     /// # Panics
-    /// With a ticket of another engine.
+    /// With a ticket or an adapter of another engine.
     pub fn submit(&self, job: Job) -> Result<Generation, SubmitError> {
         let shared = &*self.0;
         if shared.is_closed.load(SeqCst) {
@@ -227,12 +238,32 @@ impl Engine {
         }
         let now = Instant::now();
         assert!(job.ticket.is_of(&shared.tickets), "the ticket is of another engine");
+        assert!(self.has(job.adapter.as_ref()), "the adapter is of another engine");
         let (sequence, generation) = shared.prepare(job, now)?;
         match shared.bell.commands().try_send(Command::Submit(Box::new(sequence))) {
             Ok(()) => Ok(generation),
             Err(TrySendError::Full(_)) => Err(shared.queue_full()),
             Err(TrySendError::Disconnected(_)) => Err(SubmitError::Stopped),
         }
+    }
+
+    /// Loads an adapter beside the model: `scale` is 0 (nothing) to 4, 1 is as it was trained. The model's thread reads the file
+    /// between two steps, which wait for it, and forgets it when the last clone of what is returned is gone. It waits until
+    /// `deadline` at most, so call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// See [`AdapterError`].
+    pub fn load_adapter(&self, path: &Path, scale: f32, deadline: Instant) -> Result<Adapter, AdapterError> {
+        if !self.is_alive() {
+            return Err(AdapterError::Stopped);
+        }
+        self.0.door.load(path, scale, deadline)
+    }
+
+    /// Whether an adapter, if it is one, was loaded here.
+    #[must_use]
+    pub fn has(&self, adapter: Option<&Adapter>) -> bool {
+        adapter.is_none_or(|adapter| adapter.is_behind(&self.0.door))
     }
 
     /// Whether it takes jobs: it was not shut down, and its thread has not died of a panic.
@@ -294,7 +325,8 @@ impl Shared {
             sampling,
             seed: if self.settings.deterministic { 0 } else { seed() },
             reply,
-            salt: salt(&self.settings.server_secret, job.ticket.tenant()),
+            salt: salt(&self.settings.server_secret, job.ticket.tenant(), job.adapter.as_ref().map(Adapter::id)),
+            adapter: job.adapter,
             ticket: job.ticket,
             weight: job.weight,
             deadline: job.deadline.min(longest),
@@ -327,11 +359,14 @@ impl Drop for Shared {
     }
 }
 
-/// The salt of a tenant's place in the cache: only who knows the server's secret can say whose it is, and no two share one.
-fn salt(secret: &[u8; 32], tenant: &str) -> Salt {
+/// The salt of a tenant's place in the cache under an adapter: only who knows the server's secret can say whose it is, and no two
+/// share one.
+fn salt(secret: &[u8; 32], tenant: &str, adapter: Option<AdapterId>) -> Salt {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("an HMAC key may have any length");
     mac.update(b"tollgate prefix cache\0");
     mac.update(tenant.as_bytes());
+    // Always as long, so that no tenant's name can run into it. Adapters are numbered from 1.
+    mac.update(&adapter.map_or(0, |adapter| adapter.0).to_be_bytes());
     Salt(mac.finalize().into_bytes().into())
 }
 
@@ -351,69 +386,18 @@ fn check(settings: &Settings, capabilities: &Capabilities) -> Result<(), StartEr
     setting(capabilities.sequence_tokens <= capabilities.context_tokens, "sequence_tokens", "at most what the context holds")
 }
 
-/// Lives on the model thread: when that ends, however it does, the engine takes no more jobs.
-struct Death {
-    name: String,
-    is_closed: Arc<AtomicBool>,
-}
-
-impl Drop for Death {
-    fn drop(&mut self) {
-        self.is_closed.store(true, SeqCst);
-        if std::thread::panicking() {
-            tracing::error!(model = %self.name, "the model's thread has panicked; its requests have ended");
-        }
-    }
-}
-
-/// The model thread.
-fn run(mut scheduler: Scheduler, commands: &Receiver<Command>, bell: &Doorbell) {
-    let mut stop_at: Option<Instant> = None;
-    loop {
-        loop {
-            match commands.try_recv() {
-                Ok(command) => obey(&mut scheduler, &mut stop_at, bell, command),
-                Err(TryRecvError::Empty) => break,
-                // The handles say so before they go; without one nobody is left to answer.
-                Err(TryRecvError::Disconnected) => return,
-            }
-        }
-        let now = Instant::now();
-        if stop_at.is_some_and(|at| at <= now || scheduler.is_empty()) {
-            return;
-        }
-        let Progress::Idle { until } = scheduler.step(now) else { continue };
-        let until = until.into_iter().chain(stop_at).min();
-        let command = match until {
-            Some(until) => commands.recv_timeout(until.saturating_duration_since(Instant::now())),
-            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match command {
-            Ok(command) => obey(&mut scheduler, &mut stop_at, bell, command),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
-fn obey(scheduler: &mut Scheduler, stop_at: &mut Option<Instant>, bell: &Doorbell, command: Command) {
-    match command {
-        Command::Submit(sequence) => scheduler.submit(*sequence),
-        Command::Wake => bell.heard(),
-        Command::Stop(at) => *stop_at = Some(at),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// P-A9: no two tenants and no two servers have the same salt.
+    /// P-A9: no two tenants, no two servers and no two adapters have the same salt.
     #[test]
-    fn salts_differ_by_tenant_and_by_secret() {
-        let own = salt(&[1; 32], "a");
-        assert!(own == salt(&[1; 32], "a"));
-        assert!(own != salt(&[1; 32], "b"));
-        assert!(own != salt(&[2; 32], "a"));
+    fn salts_differ_by_tenant_by_secret_and_by_adapter() {
+        let own = salt(&[1; 32], "a", None);
+        assert!(own == salt(&[1; 32], "a", None));
+        assert!(own != salt(&[1; 32], "b", None));
+        assert!(own != salt(&[2; 32], "a", None));
+        let adapted = salt(&[1; 32], "a", Some(AdapterId(1)));
+        assert!(adapted != own && adapted != salt(&[1; 32], "a", Some(AdapterId(2))));
     }
 }

@@ -32,6 +32,9 @@ mod utf8;
 
 pub use chat::{ChatCodec, EncodeError, Prompt, TemplateError};
 pub use constraint::SchemaError;
-pub use engine::{Engine, Event, Finish, GenerateError, Generation, Job, Settings, StartError, SubmitError, Timing, WeakEngine};
+pub use engine::{
+    Adapter, AdapterError, Engine, Event, Finish, GenerateError, Generation, Job, Settings, StartError, SubmitError, Timing,
+    WeakEngine,
+};
 pub use gauges::{Gauges, ROW_BUCKETS};
 pub use tickets::Ticket;

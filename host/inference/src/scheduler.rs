@@ -12,10 +12,11 @@ mod prefix;
 mod sequence;
 mod step;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_backend::{Backend, Row, Tokenizer};
+use tollgate_backend::{AdapterId, Backend, BackendError, Row, Tokenizer};
 use tollgate_domain::FinishReason;
 
 use crate::engine::GenerateError;
@@ -83,6 +84,10 @@ pub(crate) struct Scheduler {
     chunks: Vec<Chunk>,
     /// How many of them are streams that go on.
     streams: usize,
+    /// How many streams of another adapter wait for the step, where it has none.
+    waiting: usize,
+    /// Whose rows are in the step: those of one adapter, or of none.
+    turn: Option<AdapterId>,
     /// Who stops in it, by its place among the running ones.
     outcomes: Vec<(usize, Outcome)>,
     /// Who has ended in this step; told when the books are done, so that nobody hears of an end before its place is free.
@@ -115,6 +120,8 @@ impl Scheduler {
             rows: Vec::new(),
             chunks: Vec::new(),
             streams: 0,
+            waiting: 0,
+            turn: None,
             outcomes: Vec::new(),
             ended: Vec::new(),
         }
@@ -124,6 +131,19 @@ impl Scheduler {
     pub(crate) fn submit(&mut self, sequence: Sequence) {
         let (tenant, weight) = (Arc::clone(&sequence.tenant), sequence.weight);
         self.queue.push(&tenant, weight, sequence);
+    }
+
+    /// Loads an adapter for sequences to come.
+    pub(crate) fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {
+        self.backend.load_adapter(path, scale)
+    }
+
+    /// Nobody decodes with this adapter any more: it goes, and what it computed goes with it.
+    pub(crate) fn drop_adapter(&mut self, adapter: AdapterId) {
+        while let Some(id) = self.slots.take_of(adapter) {
+            self.empty(id);
+        }
+        self.backend.drop_adapter(adapter);
     }
 
     /// Whether there is nothing at all.
@@ -227,7 +247,7 @@ impl Scheduler {
         if let Some(id) = sequence.displace() {
             if is_whole && self.limits.prefix_cache && self.cut(id, kept, decoded) {
                 let tokens = sequence.tokens.get(..kept).unwrap_or_default().to_vec();
-                self.slots.keep(id, sequence.salt, tokens, shared.min(kept));
+                self.slots.keep(id, sequence.scope, tokens, shared.min(kept));
             } else {
                 self.empty(id);
             }

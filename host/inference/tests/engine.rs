@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use tollgate_backend_scripted::{Probe, Scripted, Settings as Script};
 use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Piece, Role};
-use tollgate_inference::{Engine, Event, Finish, GenerateError, Generation, Job, Settings, StartError, SubmitError};
+use tollgate_inference::{
+    Adapter, AdapterError, Engine, Event, Finish, GenerateError, Generation, Job, Settings, StartError, SubmitError,
+};
 
 fn start(script: Script, settings: Settings) -> (Engine, Probe) {
     let backend = Scripted::new(script);
@@ -29,6 +31,7 @@ fn job(engine: &Engine, command: &str) -> Job {
     Job {
         prompt: engine.codec().encode(&request, None).expect("a prompt"),
         parameters: Parameters { temperature: Some(0.0), ..Parameters::default() },
+        adapter: None,
         ticket: engine.reserve("ann").expect("a place"),
         weight: 1,
         deadline: Instant::now() + Duration::from_secs(60),
@@ -221,4 +224,48 @@ fn settings_out_of_range_do_not_start() {
     let refused = |settings| Engine::start("x", Box::new(Scripted::new(Script::default())), settings).expect_err("refused");
     assert!(matches!(refused(Settings { step_rows: 0, ..Settings::default() }), StartError::Setting { field: "step_rows", .. }));
     assert!(matches!(refused(Settings { queue: 65_537, ..Settings::default() }), StartError::Setting { field: "queue", .. }));
+}
+
+fn adapter(engine: &Engine, word: &str) -> Adapter {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("word");
+    std::fs::write(&path, word).expect("written");
+    engine.load_adapter(&path, 1.0, Instant::now() + Duration::from_secs(60)).expect("loaded")
+}
+
+/// P-M13: an adapter that is replaced stays with the replies that began with it, and goes with the last of them.
+#[tokio::test]
+async fn adapters_come_and_go_while_the_model_serves() {
+    let (engine, probe) = start(Script::default(), Settings::default());
+    let first = adapter(&engine, "a-");
+    let ask = |adapter: Option<&Adapter>, command: &str| {
+        engine.submit(Job { adapter: adapter.cloned(), ..job(&engine, command) }).expect("taken")
+    };
+    let mut stream = ask(Some(&first), "forever");
+    let mut text = String::new();
+    let second = adapter(&engine, "b-");
+    drop(first);
+    for round in 0..200 {
+        if let Some(Event::Piece(piece)) = stream.next().await {
+            text.push_str(piece.as_str());
+        }
+        if round % 20 == 0 {
+            assert_eq!(hear(&mut ask(Some(&second), "say one two")).await.0, "b-one b-two");
+            assert_eq!(hear(&mut ask(None, "say one two")).await.0, "one two");
+        }
+    }
+    let (whole, _) = text.rsplit_once(' ').expect("more than a word");
+    assert!(whole.split(' ').count() > 20 && whole.split(' ').all(|word| word.starts_with("a-")), "{whole}");
+    assert_eq!(probe.adapters(), 2, "the first one is in use");
+    drop(stream);
+    // By its end, the thread has seen that the stream is gone.
+    assert_eq!(hear(&mut ask(Some(&second), "say so")).await.0, "b-so");
+    assert_eq!(probe.adapters(), 1);
+
+    let soon = || Instant::now() + Duration::from_secs(60);
+    let missing = engine.load_adapter("missing".as_ref(), 1.0, soon()).expect_err("there is no file");
+    assert!(matches!(missing, AdapterError::Backend(_)), "{missing}");
+    engine.shutdown(Instant::now());
+    let late = engine.load_adapter("missing".as_ref(), 1.0, soon()).expect_err("nobody is there");
+    assert_eq!(late, AdapterError::Stopped);
 }

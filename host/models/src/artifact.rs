@@ -44,6 +44,8 @@ pub(crate) struct Artifact {
     pub(crate) is_ours: bool,
     /// The files that it is made of, with the digests that they should have where that is known.
     files: Vec<(PathBuf, Option<String>)>,
+    /// Of a folder, the names of the files that may count when it was looked at.
+    listing: Option<Vec<String>>,
 }
 
 /// What a model says of itself.
@@ -52,8 +54,14 @@ pub(crate) enum Header {
     Gguf(Arc<Gguf>),
     /// Elements of all tensors.
     Safetensors(u64),
-    /// Bytes of all weights.
-    Onnx(u64),
+    Onnx {
+        /// Bytes of all weights.
+        bytes: u64,
+        /// The name of the graph's file in the folder.
+        graph: String,
+    },
+    /// It was not read.
+    Unread,
 }
 
 /// What is wanted.
@@ -62,6 +70,8 @@ pub(crate) enum Wanted {
     Gguf,
     Safetensors,
     Onnx,
+    /// One file whose reader is the caller.
+    Adapter,
 }
 
 /// What a source leads to.
@@ -71,6 +81,12 @@ struct Place {
     is_ours: bool,
     /// Digests of the files by their paths in the folder.
     known: BTreeMap<String, String>,
+}
+
+impl Place {
+    fn artifact(self, header: Header, files: Vec<(PathBuf, Option<String>)>, listing: Option<Vec<String>>) -> Artifact {
+        Artifact { path: self.path, header, digest: self.digest, is_ours: self.is_ours, files, listing }
+    }
 }
 
 /// A model file cannot be used.
@@ -167,17 +183,25 @@ impl Library {
             Source::Installed(name) => self.current(name.as_str(), wanted)?,
             Source::File(path) => Place { path: self.config.join(path), digest: None, is_ours: false, known: BTreeMap::new() },
         };
-        if wanted != Wanted::Gguf {
-            let (header, names) = folder::look(&place.path, wanted)?;
-            let files = names.into_iter().map(|name| (place.path.join(&name), place.known.get(&name).cloned())).collect();
-            return Ok(Artifact { header, files, path: place.path, digest: place.digest, is_ours: place.is_ours });
+        if wanted == Wanted::Adapter {
+            let files = vec![(place.path.clone(), place.digest.clone())];
+            return Ok(place.artifact(Header::Unread, files, None));
         }
-        let path = place.path;
+        if wanted != Wanted::Gguf {
+            let folder::Look { header, files, listing } = folder::look(&place.path, wanted)?;
+            if let Some(name) = files.iter().find(|name| !place.known.is_empty() && !place.known.contains_key(*name)) {
+                let what = format!("`{name}` is not in the manifest that it was installed with: install it again");
+                return Err(ArtifactError::Folder { path: place.path, what });
+            }
+            let files = files.into_iter().map(|name| (place.path.join(&name), place.known.get(&name).cloned())).collect();
+            return Ok(place.artifact(header, files, Some(listing)));
+        }
+        let path = place.path.clone();
         let file = File::open(&path).map_err(|error| ArtifactError::Io { path: path.clone(), error })?;
         let header = gguf::read(&mut BufReader::new(file)).and_then(|gguf| check_model(&gguf).map(|()| gguf));
         let header = header.map_err(|error| ArtifactError::Format { path: path.clone(), error })?;
-        let files = vec![(path.clone(), place.digest.clone())];
-        Ok(Artifact { header: Header::Gguf(Arc::new(header)), files, path, digest: place.digest, is_ours: place.is_ours })
+        let files = vec![(path, place.digest.clone())];
+        Ok(place.artifact(Header::Gguf(Arc::new(header)), files, None))
     }
 
     /// Opens an artifact's files and takes the digest of what it opened, which is what is then to be loaded (P-M8). A file that
@@ -186,6 +210,12 @@ impl Library {
     /// # Errors
     /// One cannot be read, or is another one than it should be.
     pub(crate) fn open(&self, artifact: &Artifact) -> Result<Opened, ArtifactError> {
+        if let Some(listing) = &artifact.listing
+            && folder::names(&artifact.path)? != *listing
+        {
+            let what = "it has other files than when they were checked: put them back, or restart the gateway".to_owned();
+            return Err(ArtifactError::Folder { path: artifact.path.clone(), what });
+        }
         let (mut files, mut digests) = (Vec::new(), Vec::new());
         for (path, expected) in &artifact.files {
             let io = |error| ArtifactError::Io { path: path.clone(), error };
@@ -193,6 +223,12 @@ impl Library {
             let found = self.digests.of(&mut file).map_err(io)?;
             if let Some(expected) = expected.clone().filter(|expected| *expected != found) {
                 return Err(ArtifactError::Digest { path: path.clone(), found, expected });
+            }
+            if matches!(artifact.header, Header::Gguf(_)) && !artifact.is_ours {
+                // It may have been written since it was found: native code sees nothing that the strict reader has not.
+                file.rewind().map_err(io)?;
+                let header = gguf::read(&mut BufReader::new(&mut file)).and_then(|gguf| check_model(&gguf));
+                header.map_err(|error| ArtifactError::Format { path: path.clone(), error })?;
             }
             let name = path.strip_prefix(&artifact.path).unwrap_or(path).display().to_string();
             files.push(file);
@@ -216,7 +252,7 @@ impl Library {
         let version = self.store.current(&parsed)?.ok_or_else(missing)?;
         let known = version.manifest.files.iter().map(|file| (file.path.to_string(), file.sha256.to_string())).collect();
         let (path, digest) = match wanted {
-            Wanted::Gguf => {
+            Wanted::Gguf | Wanted::Adapter => {
                 let file = version.manifest.main_file();
                 (version.folder.join(file.path.as_str()), file.sha256.to_string())
             }
@@ -303,55 +339,4 @@ impl Digests {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    static DEMO: &[u8] = include_bytes!("../../demo-model/demo.gguf");
-
-    fn library(dir: &Path) -> Library {
-        static BUILTIN: &[(&str, &[u8])] = &[("demo", DEMO)];
-        let store = Store::open(&dir.join("store")).expect("made");
-        Library::new(BUILTIN, dir.join("models"), dir.to_owned(), store)
-    }
-
-    #[test]
-    fn a_built_in_model_is_laid_out_and_mended() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let library = library(dir.path());
-        let source: Source = "builtin:demo".parse().expect("a source");
-        let artifact = library.find(&source, Wanted::Gguf).expect("laid out");
-        assert_eq!(library.open(&artifact).expect("there").digest, artifact.digest.clone().expect("known"));
-        std::fs::write(&artifact.path, b"damaged").expect("written");
-        assert!(matches!(library.open(&artifact), Err(ArtifactError::Digest { .. })));
-        library.find(&source, Wanted::Gguf).expect("laid out again");
-        assert_eq!(std::fs::read(&artifact.path).expect("readable"), DEMO);
-    }
-
-    #[test]
-    fn what_is_no_model_is_refused_by_name() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let library = library(dir.path());
-        for bytes in [b"GG".to_vec(), vec![b'x'; 64], DEMO[..DEMO.len() / 2].to_vec()] {
-            std::fs::write(dir.path().join("m.gguf"), bytes).expect("written");
-            let error = library.find(&"m.gguf".parse().expect("a source"), Wanted::Gguf).expect_err("refused");
-            assert!(matches!(error, ArtifactError::Format { .. }) && error.to_string().contains("m.gguf"), "{error}");
-        }
-        assert!(matches!(
-            library.find(&"builtin:none".parse().expect("a source"), Wanted::Gguf),
-            Err(ArtifactError::Unknown { .. })
-        ));
-    }
-
-    /// P-M8: what is loaded is what was hashed, though another file has taken its name.
-    #[test]
-    fn an_opened_file_stays_what_it_is() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let library = library(dir.path());
-        std::fs::write(dir.path().join("m.gguf"), DEMO).expect("written");
-        let artifact = library.find(&"m.gguf".parse().expect("a source"), Wanted::Gguf).expect("found");
-        let opened = library.open(&artifact).expect("opened");
-        std::fs::write(dir.path().join("other"), b"other").expect("written");
-        std::fs::rename(dir.path().join("other"), dir.path().join("m.gguf")).expect("renamed");
-        assert_eq!(std::fs::read(opened.path().expect("one file")).expect("readable"), DEMO);
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! Models: their artifacts, how they come and go within a budget of bytes, and the right to use one.
 //!
 //! It chooses a backend ([`select`]) and hands it to `inference`; it neither decodes nor knows who asks. A model of the config is a
-//! [`Slot`]; who wants to use it takes a [`Lease`], and the [`Pool`] loads and unloads what lies behind.
+//! [`Slot`]; who wants to use it takes a [`Lease`], and the [`Pool`] loads and unloads what lies behind. One that somebody else runs is
+//! a [`Remote`].
 
 mod artifact;
 mod convert;
@@ -9,15 +10,16 @@ mod lifecycle;
 mod memory;
 mod metrics;
 mod probe;
+mod remote;
 mod running;
 mod select;
+mod served;
 mod slot;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tollgate_config::{Model as Spec, Object};
+use tollgate_config::{Model as Spec, Object, Sampling};
 use tollgate_domain::Parameters;
 use tollgate_inference::Settings;
 
@@ -28,13 +30,16 @@ pub use convert::{ConvertRefusal, ConvertReport, ConvertRequest, Quantization, c
 pub use lifecycle::{Pool, PoolStatus};
 pub use memory::default_budget;
 pub use probe::{ProbeReport, ProbeRequest, probe};
+pub use remote::Remote;
 pub use running::Running;
 pub use select::LoadError;
+pub use served::{Models, Served};
 pub use slot::{Lease, LeaseError, Slot, SlotStatus};
 pub use tollgate_inference::{
     ChatCodec, EncodeError, Engine, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError,
     Ticket, Timing,
 };
+pub use tollgate_providers::{BreakerState, ProviderError, RemoteEvent, RemoteReply};
 
 /// Rows that are left for prompts when every sequence decodes.
 const LEAST_PROMPT_ROWS: u32 = 16;
@@ -70,7 +75,6 @@ impl Model {
         let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         let (began, before) = (Instant::now(), memory::resident().unwrap_or(0));
         let (backend, digest) = select::load(spec, artifact, library)?;
-        let sampling = &spec.defaults;
         let settings = Settings {
             queue: spec.queue as usize,
             step_rows: step_rows(spec),
@@ -78,17 +82,7 @@ impl Model {
             deterministic: spec.deterministic,
             deadline: Duration::from_secs(u64::from(spec.deadline_s)),
             server_secret,
-            defaults: Parameters {
-                max_tokens: sampling.max_tokens,
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                top_k: sampling.top_k,
-                min_p: sampling.min_p,
-                frequency_penalty: sampling.frequency_penalty,
-                presence_penalty: sampling.presence_penalty,
-                repeat_penalty: sampling.repeat_penalty,
-                ..Parameters::default()
-            },
+            defaults: defaults(&spec.defaults),
             ..Settings::default()
         };
         let engine = Engine::start(spec.id.as_str(), backend, settings).map_err(|error| LoadError::Start(error.to_string()))?;
@@ -170,33 +164,22 @@ impl Model {
     }
 }
 
+/// How to decode where a request does not say.
+fn defaults(sampling: &Sampling) -> Parameters {
+    Parameters {
+        max_tokens: sampling.max_tokens,
+        temperature: sampling.temperature,
+        top_p: sampling.top_p,
+        top_k: sampling.top_k,
+        min_p: sampling.min_p,
+        frequency_penalty: sampling.frequency_penalty,
+        presence_penalty: sampling.presence_penalty,
+        repeat_penalty: sampling.repeat_penalty,
+        ..Parameters::default()
+    }
+}
+
 /// Rows of a step: what the config says, but enough for a row of every sequence and a piece of a prompt.
 fn step_rows(spec: &Spec) -> u32 {
     spec.step_tokens.max(u32::from(spec.sequences) + LEAST_PROMPT_ROWS)
-}
-
-/// The models of one generation.
-#[derive(Debug, Default)]
-pub struct Models {
-    by_name: BTreeMap<String, Arc<Slot>>,
-}
-
-impl Models {
-    /// Names have to be unique; the config's check sees to it.
-    #[must_use]
-    pub fn new(slots: impl IntoIterator<Item = Arc<Slot>>) -> Self {
-        let named = |slot: Arc<Slot>| slot.names().map(|name| (name.to_owned(), Arc::clone(&slot))).collect::<Vec<_>>();
-        Models { by_name: slots.into_iter().flat_map(named).collect() }
-    }
-
-    /// The model of this id or alias.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<&Arc<Slot>> {
-        self.by_name.get(name)
-    }
-
-    /// The models, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        self.by_name.iter().filter(|(name, slot)| **name == slot.id()).map(|(_, slot)| slot)
-    }
 }

@@ -3,8 +3,10 @@
 //! [`Pool`] carries out what [`machine`] decides: it loads and unloads on threads of their own, tells those who wait, and lets
 //! time pass. It knows a model only as a [`Loader`].
 
+mod alarm;
 mod evict;
 mod machine;
+mod report;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +15,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::alarm::Alarm;
 use self::machine::{Asked, Effect, Machine};
 pub(crate) use self::machine::{Facts, Incarnation, Key, Refused, Ticket};
-use crate::{LoadError, Model, Running, memory};
+use self::report::Report;
+use crate::{LoadError, Model, Running};
 
 /// How often the pool looks for models that have died, and at the process's memory.
 const LOOK: Duration = Duration::from_secs(1);
-/// Parts of a hundred of the memory from which on operators are warned, and below which they will be warned anew.
-const WARN_PERCENT: u64 = 90;
-const CALM_PERCENT: u64 = 85;
 
 /// Loads a model; called on a thread of its own.
 pub(crate) type Loader = Arc<dyn Fn() -> Result<Model, LoadError> + Send + Sync>;
@@ -45,6 +46,10 @@ struct State {
     waiters: HashMap<Ticket, oneshot::Sender<Outcome>>,
     next_number: u64,
     next_tick: Option<u64>,
+    /// What could not be unloaded yet, for want of a thread.
+    unload_later: Vec<Key>,
+    /// What has died and is to be loaded again.
+    dead: Vec<Key>,
 }
 
 impl std::fmt::Debug for State {
@@ -98,6 +103,8 @@ impl Pool {
             waiters: HashMap::new(),
             next_number: 0,
             next_tick: None,
+            unload_later: Vec::new(),
+            dead: Vec::new(),
         };
         let (changed, began, running) = (Notify::new(), Instant::now(), Running::default());
         Pool(Arc::new(Shared { state: Mutex::new(state), changed, began, running }))
@@ -148,6 +155,20 @@ impl Pool {
         key
     }
 
+    /// An adapter of so many bytes comes to a model (`is_new`), or goes.
+    pub(crate) fn change_adapters(&self, key: Key, bytes: u64, is_new: bool) {
+        self.with(|machine, now| {
+            let before = machine.adapters(key);
+            let bytes = if is_new { before.saturating_add(bytes) } else { before.saturating_sub(bytes) };
+            machine.set_adapters(key, bytes, now)
+        });
+    }
+
+    /// Bytes of a model's adapters.
+    pub(crate) fn adapters(&self, key: Key) -> u64 {
+        self.lock().machine.adapters(key)
+    }
+
     /// Nobody can ask for it any more.
     pub(crate) fn forget(&self, key: Key) {
         self.with(|machine, now| machine.forget(key, now));
@@ -166,9 +187,15 @@ impl Pool {
         (word, leases, state.machine.is_pinned(key), error)
     }
 
-    /// Why it can never be loaded as things are; `None` if it can.
-    pub(crate) fn too_large(&self, key: Key) -> Option<Refused> {
-        self.lock().machine.too_large(key)
+    /// Why it can never be loaded; `None` if it can.
+    pub(crate) fn beyond_budget(&self, key: Key) -> Option<Refused> {
+        self.lock().machine.beyond_budget(key)
+    }
+
+    /// Bytes for all models, and how many may wait.
+    #[must_use]
+    pub fn limits(&self) -> (u64, usize) {
+        self.lock().machine.limits()
     }
 
     /// Whether it is loaded, or would fit beside everything that is.
@@ -181,8 +208,7 @@ impl Pool {
         let mut state = self.lock();
         let now = self.now();
         if state.models.get(&key).and_then(|slot| slot.loaded.as_ref()).is_some_and(|model| !model.is_alive()) {
-            let effects = state.machine.died(key, now);
-            self.carry_out(&mut state, effects, now);
+            self.died(&mut state, key, now);
         }
         let ticket = Ticket(state.number());
         let (asked, effects) = state.machine.ask(key, ticket, now);
@@ -193,16 +219,21 @@ impl Pool {
                 let (sender, receiver) = oneshot::channel();
                 state.waiters.insert(ticket, sender);
                 self.carry_out(&mut state, effects, now);
-                Err(Waiting { pool: self.clone(), key, ticket, receiver, is_kept: false })
+                Err(Waiting { pool: self.clone(), key, ticket, receiver })
             }
         }
     }
 
     /// Has it loaded, with nobody to wait for it.
     pub(crate) fn warm(&self, key: Key) {
-        if let Ok(Ok((_, incarnation))) = self.ask(key).or_else(Waiting::leave_it) {
-            self.returned(key, incarnation);
+        let (mut state, now) = (self.lock(), self.now());
+        let ticket = Ticket(state.number());
+        let (asked, mut effects) = state.machine.ask(key, ticket, now);
+        // A ticket that nobody waits with is given back as soon as it is granted.
+        if let Asked::Granted(incarnation) = asked {
+            effects.extend(state.machine.returned(key, incarnation, now));
         }
+        self.carry_out(&mut state, effects, now);
     }
 
     /// A lease ended.
@@ -228,18 +259,35 @@ impl Pool {
         Ok(())
     }
 
-    /// Loads again what has died: who asks next should find it.
+    /// Loads again what has died, as soon as it may be: who asks next should find it. Unloads what could not be.
     fn revive(&self) {
-        let dead = {
-            let state = self.lock();
-            let dead = state.models.iter().filter(|(_, slot)| slot.loaded.as_ref().is_some_and(|model| !model.is_alive()));
-            dead.map(|(key, slot)| (*key, slot.name.clone())).collect::<Vec<_>>()
-        };
-        for (key, model) in dead {
-            tracing::warn!(model, "it has died and is loaded again");
-            self.with(|machine, now| machine.died(key, now));
+        let (mut state, now) = (self.lock(), self.now());
+        let is_dead = |slot: &Slot| slot.loaded.as_ref().is_some_and(|model| !model.is_alive());
+        let found = state.models.iter().filter(|(_, slot)| is_dead(slot)).map(|(key, _)| *key).collect::<Vec<_>>();
+        for key in found {
+            self.died(&mut state, key, now);
+        }
+        for key in std::mem::take(&mut state.unload_later) {
+            self.unload_now(&mut state, key);
+        }
+        let dead = std::mem::take(&mut state.dead);
+        state.dead = dead.into_iter().filter(|key| state.models.get(key).is_some_and(|slot| slot.loaded.is_none())).collect();
+        let dead = state.dead.clone();
+        drop(state);
+        for key in dead {
             self.warm(key);
         }
+    }
+
+    fn died(&self, state: &mut State, key: Key, now: u64) {
+        let Some(slot) = state.models.get_mut(&key) else { return };
+        tracing::warn!(model = slot.name, "it has died and is loaded again");
+        slot.error = Some("its thread has died; it is loaded again".into());
+        if !state.dead.contains(&key) {
+            state.dead.push(key);
+        }
+        let effects = state.machine.died(key, now);
+        self.carry_out(state, effects, now);
     }
 
     fn with(&self, act: impl FnOnce(&mut Machine, u64) -> Vec<Effect>) {
@@ -252,7 +300,7 @@ impl Pool {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::Load(key) => self.load(state, key),
+                Effect::Load(key) => effects.extend(self.load(state, key, now)),
                 Effect::Unload(key) => self.unload_now(state, key),
                 Effect::Grant(ticket, key, incarnation) => {
                     let waiter = state.waiters.remove(&ticket);
@@ -277,20 +325,34 @@ impl Pool {
         }
     }
 
-    fn load(&self, state: &mut State, key: Key) {
-        let Some(slot) = state.models.get(&key) else { return };
-        let report = Report { pool: self.clone(), key, is_done: false };
+    /// Loads a model on a thread of its own; what to do where there is none.
+    fn load(&self, state: &mut State, key: Key, now: u64) -> Vec<Effect> {
+        let Some(slot) = state.models.get_mut(&key) else { return Vec::new() };
         let (loader, began) = (Arc::clone(&slot.loader), Instant::now());
+        // The report goes to the thread once there is one: dropped here, it would wait for the lock that is held here.
+        let (give, take) = std::sync::mpsc::channel::<Report>();
         let thread = std::thread::Builder::new().name(format!("load-{}", slot.name));
-        // Where no thread can be made, the report is dropped, and says so.
-        let _ = thread.spawn(move || report.done(loader(), began));
+        let spawned = thread.spawn(move || take.recv().map(|report| report.done(loader(), began)));
+        match spawned {
+            Ok(_) => {
+                // The thread waits for it.
+                let _ = give.send(Report { pool: self.clone(), key, is_done: false });
+                Vec::new()
+            }
+            Err(error) => {
+                slot.error = Some(format!("there is no thread to load it: {error}").into());
+                state.machine.failed(key, now)
+            }
+        }
     }
 
+    /// Unloads a model on a thread of its own; where there is none it is tried again.
     fn unload_now(&self, state: &mut State, key: Key) {
         let Some(slot) = state.models.get_mut(&key) else { return };
-        let (model, pool) = (slot.loaded.take(), self.clone());
+        let (give, take) = std::sync::mpsc::channel::<(Option<Arc<Model>>, Pool)>();
         let thread = std::thread::Builder::new().name(format!("unload-{}", slot.name));
         let spawned = thread.spawn(move || {
+            let Ok((model, pool)) = take.recv() else { return };
             if let Some(model) = model {
                 // A step may still run whose client has left.
                 model.engine().shutdown(Instant::now());
@@ -298,8 +360,13 @@ impl Pool {
             }
             pool.with(|machine, now| machine.unloaded(key, now));
         });
-        if let Err(error) = spawned {
-            tracing::error!(model = slot.name, %error, "it is not unloaded: there is no thread for it");
+        match spawned {
+            // The thread waits for it.
+            Ok(_) => drop(give.send((slot.loaded.take(), self.clone()))),
+            Err(error) => {
+                tracing::error!(model = slot.name, %error, "there is no thread to unload it; it is tried again");
+                state.unload_later.push(key);
+            }
         }
     }
 
@@ -328,58 +395,6 @@ impl State {
     }
 }
 
-/// Reports how a load went, whatever becomes of its thread.
-struct Report {
-    pool: Pool,
-    key: Key,
-    is_done: bool,
-}
-
-impl Report {
-    fn done(mut self, loaded: Result<Model, LoadError>, began: Instant) {
-        self.is_done = true;
-        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (mut guard, now) = (self.pool.lock(), self.pool.now());
-        let state = &mut *guard;
-        let Some(slot) = state.models.get_mut(&self.key) else { return };
-        let effects = match loaded {
-            Ok(model) => {
-                let bytes = model.memory_bytes();
-                self.pool.0.running.add(model.engine());
-                tracing::info!(
-                    model = model.id(),
-                    digest = model.digest(),
-                    load_ms = took_ms,
-                    bytes = model.memory_bytes(),
-                    "model loaded"
-                );
-                (slot.loaded, slot.error) = (Some(Arc::new(model)), None);
-                state.machine.loaded(self.key, bytes, took_ms, now)
-            }
-            Err(error) => {
-                tracing::error!(model = slot.name, reason = %error, "the model cannot be loaded");
-                slot.error = Some(error.to_string().into());
-                state.machine.failed(self.key, now)
-            }
-        };
-        self.pool.carry_out(state, effects, now);
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if self.is_done {
-            return;
-        }
-        let (mut state, now) = (self.pool.lock(), self.pool.now());
-        if let Some(slot) = state.models.get_mut(&self.key) {
-            slot.error = Some("its loading ended abruptly".into());
-        }
-        let effects = state.machine.failed(self.key, now);
-        self.pool.carry_out(&mut state, effects, now);
-    }
-}
-
 /// A place in the queue; given up when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -387,8 +402,6 @@ pub(crate) struct Waiting {
     key: Key,
     ticket: Ticket,
     receiver: oneshot::Receiver<Outcome>,
-    /// Whether the place is kept though nobody waits.
-    is_kept: bool,
 }
 
 impl Waiting {
@@ -397,20 +410,10 @@ impl Waiting {
         let gone = Denied { why: Refused::Unknown, error: None };
         (&mut self.receiver).await.unwrap_or(Err(gone))
     }
-
-    /// Keeps the place, and forgets that anybody waits for it.
-    fn leave_it(mut self) -> Result<Outcome, ()> {
-        self.pool.lock().waiters.remove(&self.ticket);
-        self.is_kept = true;
-        Err(())
-    }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.is_kept {
-            return;
-        }
         let (mut state, now) = (self.pool.lock(), self.pool.now());
         state.waiters.remove(&self.ticket);
         let mut effects = state.machine.leave(self.ticket, now);
@@ -419,27 +422,5 @@ impl Drop for Waiting {
             effects.extend(state.machine.returned(self.key, incarnation, now));
         }
         self.pool.carry_out(&mut state, effects, now);
-    }
-}
-
-/// Says once that memory runs short (C17).
-#[derive(Debug, Default)]
-struct Alarm {
-    is_raised: bool,
-}
-
-impl Alarm {
-    fn look(&mut self) {
-        let (Some(resident), limit) = (memory::resident(), memory::limit()) else { return };
-        let percent = resident.saturating_mul(100) / limit.max(1);
-        if percent >= WARN_PERCENT && !self.is_raised {
-            tracing::warn!(
-                resident_bytes = resident,
-                limit_bytes = limit,
-                percent,
-                "memory runs short: lower [models] memory_mib"
-            );
-        }
-        self.is_raised = percent >= if self.is_raised { CALM_PERCENT } else { WARN_PERCENT };
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>) -> Result<u64, L
             let memory = tollgate_backend_candle::predict(&select::candle(spec, folder), elements.saturating_mul(4))?;
             Ok(memory.total().saturating_add(BASE))
         }
-        (Kind::Onnx, Some(Header::Onnx(bytes))) => Ok(bytes.saturating_mul(ONNX_COPIES).saturating_add(ONNX_RUNTIME)),
+        (Kind::Onnx, Some(Header::Onnx { bytes, .. })) => Ok(bytes.saturating_mul(ONNX_COPIES).saturating_add(ONNX_RUNTIME)),
         _ => Err(LoadError::NoArtifact),
     }
 }

@@ -1,10 +1,11 @@
 //! What is counted of a model's replies, by OpenTelemetry's names for generative models. The handles are kept with the model, so
 //! that counting looks nothing up.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use metrics::{Histogram, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use tollgate_domain::{RefusalKind, Usage};
 
 /// What is asked of a model here.
@@ -56,6 +57,8 @@ pub struct ModelMetrics {
     input: Histogram,
     output: Histogram,
     queue: Histogram,
+    /// By who answered in its place, and why. A count is forgotten with its last handle.
+    fallbacks: Mutex<BTreeMap<(String, &'static str), Counter>>,
 }
 
 impl ModelMetrics {
@@ -86,6 +89,7 @@ impl ModelMetrics {
             input: tokens("input"),
             output: tokens("output"),
             queue: histogram!("tollgate_model_queue_duration_seconds", "model" => model.to_owned()),
+            fallbacks: Mutex::default(),
             model: model.to_owned(),
         };
         metrics.duration(Ended::Whole);
@@ -97,6 +101,15 @@ impl ModelMetrics {
         self.duration(how).record(took.as_secs_f64());
         self.input.record(f64::from(usage.prompt));
         self.output.record(f64::from(usage.completion));
+    }
+
+    /// Counts that `to` answers in its place.
+    pub fn fell_back(&self, to: &str, reason: &'static str) {
+        let mut fallbacks = self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = fallbacks.entry((to.to_owned(), reason)).or_insert_with(|| {
+            counter!("tollgate_model_fallbacks_total", "model" => self.model.clone(), "to" => to.to_owned(), "reason" => reason)
+        });
+        counter.increment(1);
     }
 
     /// Counts how long a request waited for its place.

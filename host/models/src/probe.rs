@@ -70,7 +70,7 @@ impl ProbeReport {
 /// # Errors
 /// It is damaged, cannot be loaded, computes what is not a number, or does not say what is expected. The text is for an operator.
 pub fn probe(request: &ProbeRequest) -> Result<ProbeReport, String> {
-    match request.format.as_str() {
+    let report = match request.format.as_str() {
         "gguf" => decode(request),
         "lora-gguf" => {
             let header = read(&request.path, gguf::check_adapter)?;
@@ -80,7 +80,14 @@ pub fn probe(request: &ProbeRequest) -> Result<ProbeReport, String> {
         // Their headers were checked when they were installed, and nothing here runs them.
         "onnx" | "lora-peft" => Ok(ProbeReport::of_header(None)),
         other => Err(format!("a model of the format `{other}` cannot be tried")),
+    }?;
+    if report.tokens == 0 && request.expected.is_some() {
+        return Err(format!(
+            "its manifest has a known answer, and a model of this kind ({}) answers nothing here",
+            request.format
+        ));
     }
+    Ok(report)
 }
 
 fn read(path: &Path, check: fn(&Gguf) -> Result<(), FormatError>) -> Result<Gguf, String> {
@@ -89,7 +96,7 @@ fn read(path: &Path, check: fn(&Gguf) -> Result<(), FormatError>) -> Result<Gguf
     header.map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Safetensors, where candle runs what they are: others are checked by their headers.
+/// Safetensors, where candle computes their type: others were checked by their headers when they were installed.
 fn decode_folder(request: &ProbeRequest) -> Result<ProbeReport, String> {
     let settings = tollgate_backend_candle::Settings {
         folder: request.path.clone(),
@@ -98,7 +105,7 @@ fn decode_folder(request: &ProbeRequest) -> Result<ProbeReport, String> {
         step_rows: STEP_ROWS,
         threads: None,
     };
-    if tollgate_backend_candle::predict(&settings, 0).is_err() {
+    if !tollgate_backend_candle::is_known(&settings.folder).map_err(|error| error.to_string())? {
         return Ok(ProbeReport::of_header(None));
     }
     decode_with(request, None, || Ok(Box::new(Candle::load(&settings)?)))
@@ -155,6 +162,7 @@ fn answer(backend: Box<dyn Backend>, request: &ProbeRequest) -> Result<(String, 
     let job = Job {
         prompt: engine.codec().encode(&chat, None).map_err(|error| error.to_string())?,
         parameters,
+        adapter: None,
         ticket: engine.reserve("probe").map_err(|error| error.to_string())?,
         weight: 1,
         deadline: Instant::now() + DEADLINE,
@@ -240,8 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_are_checked_by_their_headers_only() {
-        let report = probe(&ProbeRequest { format: "safetensors".to_owned(), ..request(PathBuf::from("hf")) }).unwrap();
+    fn other_types_are_checked_by_their_headers_only_and_broken_ones_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let safetensors = ProbeRequest { format: "safetensors".to_owned(), ..request(folder.path().to_owned()) };
+        let config = |text: &str| std::fs::write(folder.path().join("config.json"), text).unwrap();
+        assert!(probe(&safetensors).unwrap_err().contains("config.json"));
+        config(r#"{"model_type": "mamba"}"#);
+        let report = probe(&safetensors).unwrap();
         assert_eq!((report.tokens, report.reply.as_str()), (0, ""));
+        let error = probe(&ProbeRequest { expected: Some("Hi".to_owned()), ..safetensors.clone() }).unwrap_err();
+        assert!(error.contains("a known answer"), "{error}");
+        config(r#"{"model_type": "llama"}"#);
+        assert!(probe(&safetensors).is_err(), "a llama without its numbers");
     }
 }

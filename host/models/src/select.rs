@@ -10,7 +10,7 @@ use tollgate_backend_onnx::{Onnx, find_library};
 use tollgate_backend_scripted::Scripted;
 use tollgate_config::{Backend as Kind, Model as Spec};
 
-use crate::artifact::{Artifact, Opened, Wanted};
+use crate::artifact::{Artifact, Header, Opened, Wanted};
 use crate::{ArtifactError, Library, step_rows};
 
 /// A model cannot be loaded.
@@ -25,6 +25,9 @@ pub enum LoadError {
     /// The config names no artifact where the backend needs one.
     #[error("models of this backend need an `artifact`")]
     NoArtifact,
+    /// Somebody else runs it.
+    #[error("a model of a provider is not loaded")]
+    NotHere,
     /// The engine does not start, or the model is not to be used.
     #[error("{0}")]
     Start(String),
@@ -34,6 +37,8 @@ pub enum LoadError {
 pub(crate) fn find(spec: &Spec, library: &Library) -> Result<Option<Artifact>, LoadError> {
     let wanted = match spec.backend {
         Kind::Scripted => return Ok(None),
+        // They are behind a `Remote`, never in a slot.
+        Kind::Provider => return Err(LoadError::NotHere),
         Kind::Llama => Wanted::Gguf,
         Kind::Candle => Wanted::Safetensors,
         Kind::Onnx => Wanted::Onnx,
@@ -49,8 +54,9 @@ pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) 
     let mut backend: Box<dyn Backend> = match spec.backend {
         Kind::Llama => Box::new(Llama::load(&llama(spec, artifact, &opened))?),
         Kind::Candle => Box::new(Candle::load(&candle(spec, artifact.path.clone()))?),
-        Kind::Onnx => Box::new(Onnx::load(&onnx(spec, artifact.path.clone(), library)?)?),
+        Kind::Onnx => Box::new(Onnx::load(&onnx(spec, artifact, library)?)?),
         Kind::Scripted => Box::new(scripted(spec)),
+        Kind::Provider => return Err(LoadError::NotHere),
     };
     warm_up(backend.as_mut())?;
     Ok((backend, opened.digest))
@@ -90,9 +96,12 @@ pub(crate) fn candle(spec: &Spec, folder: PathBuf) -> tollgate_backend_candle::S
     }
 }
 
-fn onnx(spec: &Spec, folder: PathBuf, library: &Library) -> Result<tollgate_backend_onnx::Settings, BackendError> {
+fn onnx(spec: &Spec, artifact: &Artifact, library: &Library) -> Result<tollgate_backend_onnx::Settings, LoadError> {
+    let Header::Onnx { graph, .. } = &artifact.header else { return Err(LoadError::NoArtifact) };
     Ok(tollgate_backend_onnx::Settings {
-        folder,
+        folder: artifact.path.clone(),
+        // The one that was checked and hashed.
+        graph: PathBuf::from(graph),
         library: find_library(library.onnxruntime())?,
         context_tokens: spec.context_tokens,
         sequences: spec.sequences,

@@ -1,27 +1,40 @@
 //! A model of the config, whether it is loaded or not, and the right to use it.
 
+mod adapter;
+
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tollgate_config::{Model as Spec, Object};
+use tollgate_domain::Parameters;
+use tollgate_inference::Adapter as Handle;
 
+use self::adapter::{Adapter, Takes, Worn};
 use crate::lifecycle::{Denied, Facts, Incarnation, Key, Loader, Outcome, Refused};
 use crate::{Artifact, Library, LoadError, Model, ModelMetrics, Pool, memory, select};
 
-/// A model of the config. Generations that mean the same one share it; when the last of them is gone, it is unloaded.
+/// A model of the config, or an adapter of one. Generations that mean the same one share it; when the last of them is gone, it is
+/// unloaded.
 #[derive(Debug)]
 pub struct Slot {
     pool: Pool,
     key: Key,
     id: String,
     aliases: Vec<String>,
+    fallback: Vec<String>,
     created_s: u64,
     deadline: Duration,
     predicted: u64,
+    was_asked: AtomicBool,
     /// Known before the first load where the artifact says it.
     digest: Arc<OnceLock<String>>,
     metrics: Arc<ModelMetrics>,
+    /// What adapters it takes.
+    takes: Takes,
+    /// What it has if it is an adapter; `key` is then its base's.
+    adapter: Option<Arc<Adapter>>,
 }
 
 /// A model cannot be used now.
@@ -93,9 +106,11 @@ impl Slot {
             let _ = digest.set(known);
         }
         let metrics = Arc::new(ModelMetrics::new(spec.id.as_str()));
+        let takes = Takes::of(spec, artifact.as_ref());
         let loader = loader(spec, artifact, library, server_secret, (&digest, &metrics), now_s);
-        let slot = Self::with(spec, pool, (predicted, loader, None), (digest, metrics), now_s);
-        match slot.pool.too_large(slot.key) {
+        let mut slot = Self::with(spec, pool, (predicted, loader, None), (digest, metrics), now_s);
+        slot.takes = takes;
+        match slot.pool.beyond_budget(slot.key) {
             Some(why) => Err(LoadError::Start(lease_error(&Denied { why, error: None }).to_string())),
             None => Ok(Arc::new(slot)),
         }
@@ -127,12 +142,16 @@ impl Slot {
             pool: pool.clone(),
             key,
             id: spec.id.as_str().to_owned(),
-            aliases: spec.aliases.iter().map(|alias| alias.as_str().to_owned()).collect(),
+            aliases: adapter::aliases(spec),
+            fallback: spec.fallback.iter().map(|name| name.as_str().to_owned()).collect(),
             created_s: now_s,
             deadline: Duration::from_secs(u64::from(spec.deadline_s)),
             predicted,
+            was_asked: AtomicBool::new(false),
             digest,
             metrics,
+            takes: Takes::Nothing,
+            adapter: None,
         }
     }
 
@@ -148,6 +167,12 @@ impl Slot {
         &self.aliases
     }
 
+    /// Models that answer in its place, in order.
+    #[must_use]
+    pub fn fallback(&self) -> &[String] {
+        &self.fallback
+    }
+
     /// All its names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.id.as_str()).chain(self.aliases.iter().map(String::as_str))
@@ -159,7 +184,7 @@ impl Slot {
         self.created_s
     }
 
-    /// SHA-256 of the artifact, 64 hex digits; `None` while nobody has had to take it.
+    /// SHA-256 of the artifact, 64 hex digits; `None` while nobody has had to take it. Of an adapter, its base's, a `+` and its own.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {
         self.digest.get().map(String::as_str)
@@ -180,21 +205,35 @@ impl Slot {
     /// The model as it is loaded now, to be looked at. Whoever wants to use it takes a lease.
     #[must_use]
     pub fn loaded(&self) -> Option<Arc<Model>> {
-        self.pool.loaded(self.key)
+        let model = self.pool.loaded(self.key);
+        match &self.adapter {
+            Some(adapter) => model.filter(|model| adapter.is_on(model)),
+            None => model,
+        }
     }
 
     /// How it is now.
     #[must_use]
     pub fn status(&self) -> SlotStatus {
         let (state, leases, is_pinned, error) = self.pool.state(self.key);
-        SlotStatus { state, leases, is_pinned, predicted_bytes: self.predicted, error }
+        let predicted_bytes = self.predicted.saturating_add(self.pool.adapters(self.key));
+        let status = SlotStatus { state, leases, is_pinned, predicted_bytes, error };
+        match &self.adapter {
+            Some(adapter) => adapter.status(status, self.predicted),
+            None => status,
+        }
     }
 
     /// Whether requests for it are served, as far as is known.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        let (.., error) = self.pool.state(self.key);
-        error.is_none() && self.loaded().is_none_or(|model| model.is_alive())
+        self.status().error.is_none() && self.loaded().is_none_or(|model| model.is_alive())
+    }
+
+    /// Whether anybody ever wanted to use it.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        self.was_asked.load(Ordering::Relaxed)
     }
 
     /// Whether it is loaded, or would fit beside everything that is.
@@ -209,16 +248,24 @@ impl Slot {
     /// # Errors
     /// It cannot be loaded, there is no room for it or in the queue, or it is not ready at `deadline`.
     pub async fn lease(self: &Arc<Self>, deadline: Instant) -> Result<Lease, LeaseError> {
-        match self.pool.ask(self.key) {
-            Ok(outcome) => self.taken(outcome),
+        self.was_asked.store(true, Ordering::Relaxed);
+        let outcome = match self.pool.ask(self.key) {
+            Ok(outcome) => outcome,
             Err(mut waiting) => {
                 let outcome = tokio::time::timeout_at(deadline.into(), waiting.outcome()).await;
-                outcome.map_err(|_| LeaseError::Late).and_then(|outcome| self.taken(outcome))
+                outcome.map_err(|_| LeaseError::Late)?
             }
+        };
+        let mut held = self.taken(outcome)?;
+        if let Some(adapter) = &self.adapter {
+            let worn = adapter.on(&held.model, deadline).await?;
+            self.digest.get_or_init(|| worn.digest.clone());
+            held.adapter = Some(worn);
         }
+        Ok(Lease(Arc::new(held)))
     }
 
-    /// Whether it stays once it is loaded, until the config says otherwise.
+    /// Whether it stays once it is loaded, until the config says otherwise. Of an adapter: whether its base does.
     pub fn pin(&self, is_pinned: bool) {
         self.pool.pin(self.key, is_pinned);
     }
@@ -228,26 +275,39 @@ impl Slot {
     /// # Errors
     /// So many requests use it.
     pub fn unload(&self) -> Result<(), u32> {
-        self.pool.unload(self.key)
+        match &self.adapter {
+            Some(adapter) => adapter.unload(),
+            None => self.pool.unload(self.key),
+        }
     }
 
     /// Tries again at once what failed the last time.
     pub fn retry(&self) {
+        if let Some(adapter) = &self.adapter {
+            adapter.wake();
+        }
         if self.pool.state(self.key).3.is_some() {
             self.pool.wake(self.key);
             self.pool.warm(self.key);
         }
     }
 
-    fn taken(self: &Arc<Self>, outcome: Outcome) -> Result<Lease, LeaseError> {
+    fn taken(self: &Arc<Self>, outcome: Outcome) -> Result<Held, LeaseError> {
         let (model, incarnation) = outcome.map_err(|denied| lease_error(&denied))?;
-        Ok(Lease(Arc::new(Held { slot: Arc::clone(self), model, incarnation })))
+        if let Some(adapter) = &self.adapter {
+            adapter.taken();
+        }
+        Ok(Held { slot: Arc::clone(self), model, incarnation, adapter: None })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.pool.forget(self.key);
+        if self.adapter.is_some() {
+            self.pool.change_adapters(self.key, self.predicted, false);
+        } else {
+            self.pool.forget(self.key);
+        }
     }
 }
 
@@ -294,6 +354,8 @@ struct Held {
     slot: Arc<Slot>,
     model: Arc<Model>,
     incarnation: Incarnation,
+    /// Where the slot is an adapter's.
+    adapter: Option<Arc<Worn>>,
 }
 
 impl Lease {
@@ -301,6 +363,39 @@ impl Lease {
     #[must_use]
     pub fn slot(&self) -> &Arc<Slot> {
         &self.0.slot
+    }
+
+    /// The id in the config of what answers: the model's, or the adapter's.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.slot.id()
+    }
+
+    /// The digest of what answers: the artifact's, SHA-256 in 64 hex digits, or the base's and the adapter's with a `+` between them.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        self.0.adapter.as_ref().map_or_else(|| self.0.model.digest(), |worn| worn.digest.as_str())
+    }
+
+    /// Where replies are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<ModelMetrics> {
+        self.0.slot.metrics()
+    }
+
+    /// What the model decodes with, for the job.
+    #[must_use]
+    pub fn adapter(&self) -> Option<Handle> {
+        self.0.adapter.as_ref().map(|worn| worn.handle.clone())
+    }
+
+    /// How to decode, as far as the request or an adapter says; the rest is the engine's to fill in.
+    #[must_use]
+    pub fn parameters(&self, asked: Parameters) -> Parameters {
+        match &self.0.slot.adapter {
+            Some(adapter) => adapter.parameters(asked),
+            None => asked,
+        }
     }
 }
 
@@ -314,6 +409,9 @@ impl Deref for Lease {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if let Some(adapter) = &self.slot.adapter {
+            adapter.returned();
+        }
         self.slot.pool.returned(self.slot.key, self.incarnation);
     }
 }

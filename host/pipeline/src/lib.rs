@@ -13,6 +13,7 @@ mod reply;
 mod stages;
 mod tokens;
 mod trace;
+mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead, Share, Shares};
-use tollgate_models::Slot;
+use tollgate_models::Served;
 use tollgate_plugins::PluginHost;
 
 pub use generation::{Generation, Listener, Route, RouteTable};
@@ -223,8 +224,8 @@ impl Session {
     /// The sender has neither the scope `models` nor `chat`.
     pub fn models(&self) -> Result<Vec<ModelInfo>, Refusal> {
         authorize::may_list(&self.principal)?;
-        let allowed = |model: &Arc<Slot>| self.principal.may_use(model.names());
-        Ok(self.generation.models.iter().filter(|model| allowed(model)).map(|model| info_of(model)).collect())
+        let allowed = |model: &Served| self.principal.may_use(model.names());
+        Ok(self.generation.models.iter().filter(|model| allowed(model)).map(info_of).collect())
     }
 
     /// One model that the sender may use.
@@ -234,7 +235,7 @@ impl Session {
     pub fn model(&self, name: &str) -> Result<ModelInfo, Refusal> {
         authorize::may_list(&self.principal)?;
         let model = self.generation.models.find(name).filter(|model| self.principal.may_use(model.names()));
-        model.map(|model| info_of(model)).ok_or_else(|| authorize::no_such_model(name))
+        model.map(info_of).ok_or_else(|| authorize::no_such_model(name))
     }
 
     /// Runs the request through the stages up to the model.
@@ -247,7 +248,7 @@ impl Session {
     }
 }
 
-fn info_of(model: &Slot) -> ModelInfo {
+fn info_of(model: &Served) -> ModelInfo {
     ModelInfo {
         id: model.id().to_owned(),
         aliases: model.aliases().to_vec(),

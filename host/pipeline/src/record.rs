@@ -9,6 +9,7 @@ use tollgate_models::{Ended, ModelMetrics, Timing};
 use tracing::Span;
 
 use crate::trace;
+use crate::turn::Answering;
 
 /// Different flags that a reply's line names.
 const MAX_FLAGS: usize = 64;
@@ -86,6 +87,15 @@ impl End {
 }
 
 impl Record {
+    /// Another model may answer than the one that was meant: what is counted is this one's.
+    pub(crate) fn answers(&mut self, model: &Answering) {
+        if self.model != model.id() {
+            model.id().clone_into(&mut self.model);
+            self.metrics = Arc::clone(model.metrics());
+            self.span.record("gen_ai.response.model", model.id());
+        }
+    }
+
     pub(crate) fn flag(&mut self, flags: Vec<Flag>) {
         for flag in flags {
             let is_full = self.flags.len() >= MAX_FLAGS;

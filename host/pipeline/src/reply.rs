@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
-use tollgate_domain::{FinishReason, Piece, Refusal, TokenLogprobs, Usage};
-use tollgate_models::{Event, GenerateError, Generation as Decoding, Lease};
+use tollgate_domain::{FinishReason, Piece, Refusal, Share, TokenLogprobs, Usage};
+use tollgate_models::{Event, GenerateError, Generation as Decoding, RemoteEvent, RemoteReply, Timing};
 
 use crate::Generation;
 use crate::chain::ReplyChain;
 use crate::record::{End, Record, Timings};
+use crate::turn::{Answering, Failure, generate_failure, provider_failure};
 
 /// The model ends a reply at its deadline by itself, between two steps; this much later it is taken for stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,23 +40,92 @@ pub enum ReplyEvent {
 pub struct Reply {
     events: Pin<Box<dyn Stream<Item = ReplyEvent> + Send>>,
     generation: Arc<Generation>,
-    model: Lease,
+    answering: Answering,
+    fallback: Option<String>,
     timings: Timings,
     is_first: bool,
 }
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("model", &self.model.id()).finish_non_exhaustive()
+        f.debug_struct("Reply").field("model", &self.answering.id()).finish_non_exhaustive()
     }
 }
 
 /// Where a reply comes from.
 pub(crate) enum Source {
-    /// A model.
+    /// A model that runs here.
     Decoding(Decoding),
+    /// One that a provider has, and the place among those who may ask it.
+    Remote(Box<RemoteReply>, #[expect(dead_code, reason = "held for as long as the reply goes on")] Share),
     /// A filter that answered in its place; taken once.
     Fixed(Option<String>),
+}
+
+/// What comes from there, wherever that is.
+pub(crate) enum Heard {
+    /// The tokens of the text that comes next.
+    Logprobs(Vec<TokenLogprobs>),
+    /// More of the reply.
+    Piece(Piece),
+    /// It is whole.
+    Done(FinishReason, Usage),
+    /// It ends here, unfinished.
+    Failed(Failure),
+}
+
+impl Source {
+    /// What comes next. It ends when `retired` does, and soon after the deadline, which a model that is stuck does not look at.
+    pub(crate) async fn hear(&mut self, retired: impl Future<Output = ()>, deadline: Instant) -> Heard {
+        let late = || Heard::Failed(generate_failure(&GenerateError::Deadline));
+        match self {
+            Source::Fixed(text) => fixed(text),
+            Source::Decoding(decoding) => tokio::select! {
+                biased;
+                event = decoding.next() => of_model(event),
+                () = retired => Heard::Failed(retired_refusal().into()),
+                () = tokio::time::sleep_until((deadline + PATIENCE).into()) => late(),
+            },
+            Source::Remote(reply, _) => tokio::select! {
+                biased;
+                event = reply.next() => of_provider(event),
+                () = retired => Heard::Failed(retired_refusal().into()),
+                () = tokio::time::sleep_until((deadline + PATIENCE).into()) => late(),
+            },
+        }
+    }
+
+    /// When it reached its stages, and its tokens up to now; nothing of a fixed answer.
+    fn counted(&self) -> Option<(Timing, Usage)> {
+        match self {
+            Source::Fixed(_) => None,
+            Source::Decoding(decoding) => Some((decoding.timing(), decoding.usage())),
+            Source::Remote(reply, _) => {
+                // Where it waits at the provider's is not known: it has a place there from the beginning.
+                let (first_token, last_token) = (reply.first_token(), reply.last_token());
+                Some((Timing { submitted: reply.sent(), placed: Some(reply.sent()), first_token, last_token }, reply.usage()))
+            }
+        }
+    }
+}
+
+fn of_model(event: Option<Event>) -> Heard {
+    match event {
+        Some(Event::Logprobs(tokens)) => Heard::Logprobs(tokens),
+        Some(Event::Piece(piece)) => Heard::Piece(piece),
+        Some(Event::Done(finish)) => Heard::Done(finish.reason, finish.usage),
+        Some(Event::Failed(error)) => Heard::Failed(generate_failure(&error)),
+        None => Heard::Failed(generate_failure(&GenerateError::Stopped)),
+    }
+}
+
+fn of_provider(event: Option<RemoteEvent>) -> Heard {
+    match event {
+        Some(RemoteEvent::Piece(piece)) => Heard::Piece(piece),
+        Some(RemoteEvent::Done { reason, usage }) => Heard::Done(reason, usage),
+        Some(RemoteEvent::Failed(error)) => Heard::Failed(provider_failure(&error)),
+        None => Heard::Failed(generate_failure(&GenerateError::Stopped)),
+    }
 }
 
 /// Whether pieces leave as they come.
@@ -68,12 +138,16 @@ pub(crate) enum Whole {
 /// All that a reply starts from.
 pub(crate) struct Start {
     pub(crate) source: Source,
+    /// What was heard of it already.
+    pub(crate) heard: Option<Heard>,
     pub(crate) chain: ReplyChain,
     pub(crate) whole: Whole,
     pub(crate) record: Record,
     pub(crate) timings: Timings,
     pub(crate) generation: Arc<Generation>,
-    pub(crate) model: Lease,
+    pub(crate) answering: Answering,
+    /// Its id, where it is another one than was meant.
+    pub(crate) fallback: Option<String>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     /// Holds even while the model is stuck in a step, where its own deadlines are not looked at.
     pub(crate) deadline: Instant,
@@ -81,9 +155,9 @@ pub(crate) struct Start {
 
 impl Reply {
     pub(crate) fn new(start: Start) -> Self {
-        let Start { source, chain, whole, record, timings, generation, model, permit, deadline } = start;
-        let driver =
-            Driver { source, chain, whole, record, generation: Arc::clone(&generation), deadline, over: false, _permit: permit };
+        let Start { source, heard, chain, whole, record, timings, generation, answering, fallback, permit, deadline } = start;
+        let (own, over) = (Arc::clone(&generation), false);
+        let driver = Driver { source, heard, chain, whole, record, generation: own, deadline, over, _permit: permit };
         // The future of a step lives in the stream, so that a reader may stop waiting at any point and lose nothing.
         let events = stream::unfold(driver, |mut driver| async move {
             if driver.over {
@@ -92,7 +166,7 @@ impl Reply {
             let events = driver.step().await;
             Some((stream::iter(events), driver))
         });
-        Reply { events: Box::pin(events.flatten()), generation, model, timings, is_first: true }
+        Reply { events: Box::pin(events.flatten()), generation, answering, fallback, timings, is_first: true }
     }
 
     /// The generation that serves it.
@@ -104,13 +178,19 @@ impl Reply {
     /// The model that answers.
     #[must_use]
     pub fn model(&self) -> &str {
-        self.model.id()
+        self.answering.id()
     }
 
-    /// SHA-256 of the model's artifact.
+    /// Its id, where it answers in the place of the one that was meant.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// SHA-256 of the model's artifact; `remote:NAME` of one that a provider has.
     #[must_use]
     pub fn model_digest(&self) -> &str {
-        self.model.digest()
+        self.answering.digest()
     }
 
     /// The stages so far, as the value of a `Server-Timing` header.
@@ -131,6 +211,7 @@ impl Reply {
 
 struct Driver {
     source: Source,
+    heard: Option<Heard>,
     chain: ReplyChain,
     whole: Whole,
     record: Record,
@@ -144,29 +225,20 @@ impl Driver {
     /// Goes on until there is something to tell.
     async fn step(&mut self) -> Vec<ReplyEvent> {
         loop {
-            let event = match &mut self.source {
-                Source::Fixed(text) => fixed(text),
-                Source::Decoding(decoding) => {
-                    let retired = self.generation.retired.clone();
-                    tokio::select! {
-                        biased;
-                        event = decoding.next() => event,
-                        () = retired.cancelled() => return self.failed(retired_refusal()),
-                        () = tokio::time::sleep_until((self.deadline + PATIENCE).into()) => Some(Event::Failed(GenerateError::Deadline)),
-                    }
-                }
+            let heard = match self.heard.take() {
+                Some(heard) => heard,
+                None => self.source.hear(self.generation.retired.cancelled(), self.deadline).await,
             };
-            let events = match event {
+            let events = match heard {
                 // There are none where a plugin may change the text (see `tokens`).
-                Some(Event::Logprobs(tokens)) => vec![ReplyEvent::Logprobs(tokens)],
-                Some(Event::Piece(piece)) => self.piece(piece).await,
-                Some(Event::Done(finish)) => {
+                Heard::Logprobs(tokens) => vec![ReplyEvent::Logprobs(tokens)],
+                Heard::Piece(piece) => self.piece(piece).await,
+                Heard::Done(reason, usage) => {
                     self.count();
-                    self.record.usage = finish.usage;
-                    self.finish(finish.reason).await
+                    self.record.usage = usage;
+                    self.finish(reason).await
                 }
-                Some(Event::Failed(error)) => self.failed(generate_refusal(&error)),
-                None => self.failed(generate_refusal(&GenerateError::Stopped)),
+                Heard::Failed(failure) => self.failed(*failure.refusal),
             };
             if !events.is_empty() || self.over {
                 return events;
@@ -243,9 +315,8 @@ impl Driver {
 
     /// Takes down what was decoded for a reply that ends before its time; until the first token only the prompt is known.
     fn count(&mut self) {
-        if let Source::Decoding(decoding) = &self.source {
-            self.record.timing = Some(decoding.timing());
-            let usage = decoding.usage();
+        if let Some((timing, usage)) = self.source.counted() {
+            self.record.timing = Some(timing);
             if usage.prompt > 0 {
                 self.record.usage = usage;
             }
@@ -271,26 +342,13 @@ impl Drop for Driver {
 }
 
 /// A fixed answer as a model would have said it.
-fn fixed(text: &mut Option<String>) -> Option<Event> {
-    Some(match text.take() {
-        Some(text) => Event::Piece(Piece::Text(text)),
-        None => Event::Done(tollgate_models::Finish { reason: FinishReason::Stop, usage: Usage::default(), stop: None }),
-    })
+fn fixed(text: &mut Option<String>) -> Heard {
+    match text.take() {
+        Some(text) => Heard::Piece(Piece::Text(text)),
+        None => Heard::Done(FinishReason::Stop, Usage::default()),
+    }
 }
 
-fn retired_refusal() -> Refusal {
+pub(crate) fn retired_refusal() -> Refusal {
     Refusal::unavailable("generation_retired", "The gateway's configuration changed long ago and this reply took too long.", 1)
-}
-
-fn generate_refusal(error: &GenerateError) -> Refusal {
-    let refusal = match error {
-        GenerateError::Deadline => Refusal::unavailable("deadline", "The reply took too long.", 1),
-        GenerateError::Stalled => Refusal::unavailable("stalled", "The reply was not read.", 1),
-        GenerateError::Stopped => Refusal::unavailable("stopping", "The model is being stopped.", 5),
-        GenerateError::Constraint(_) => {
-            Refusal::invalid("schema_dead_end", "The schema cannot be followed further.").field("response_format")
-        }
-        GenerateError::Backend(_) | GenerateError::NotANumber => Refusal::unavailable("model_failed", "The model failed.", 1),
-    };
-    refusal.detail(error.to_string())
 }

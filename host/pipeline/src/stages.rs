@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_domain::{Attribute, ChatRequest, Content, Context, Refusal, RefusalKind, Share, Usage};
-use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, LeaseError, SubmitError, Ticket};
+use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, Remote, Ticket};
 use tracing::Span;
 
 use crate::chain::Screened;
 use crate::record::{End, Record};
-use crate::reply::{Source, Start, Whole};
+use crate::reply::{Heard, Source, Start, Whole, retired_refusal};
 use crate::tokens::OfTokens;
+use crate::turn::{Answering, Failure, Place, Turn, provider_failure, submit_failure, too_long};
 use crate::{Reply, Route, Session, authorize, tokens, trace};
 
 /// Bytes and messages of a prompt that is encoded where it is.
@@ -34,30 +35,31 @@ pub(crate) async fn run(
     authorize::may_chat(principal)?;
     let route = generation.routes.find(dialect, &asked, &principal.roles, &principal.tenant).ok_or_else(no_route)?;
     let target = route.model.as_deref().unwrap_or(&asked);
-    let slot = generation.models.find(target).ok_or_else(|| authorize::no_such_model(&asked))?;
-    authorize::may_use(principal, &asked, slot.names())?;
+    let model = generation.models.find(target).ok_or_else(|| authorize::no_such_model(&asked))?;
+    authorize::may_use(principal, &asked, model.names())?;
     tokens::may_be_told(route, &request)?;
 
     // admit
-    let span = trace::chat(&session.ids.span, &request, slot.id(), is_stream);
+    let span = trace::chat(&session.ids.span, &request, model.id(), is_stream);
     let stage = trace::stage(&span, "admit");
     let permit = admit(route)?;
-    let deadline = Instant::now() + slot.deadline();
-    let model = slot.lease(deadline).await.map_err(|error| lease_refusal(&error))?;
-    let ticket = model.engine().reserve(&principal.tenant).map_err(|error| submit_refusal(&error))?;
+    let deadline = Instant::now() + model.deadline();
+    let names_tokens = !request.parameters.logit_bias.is_empty();
+    let mut turn = Turn::new(&generation, model, (&session.ids.request_id, principal.tenant.as_str()), deadline, names_tokens);
+    let place = turn.place().await?;
     session.chain.settle(route, &principal.tenant)?;
 
-    let mut ctx = context(&session, route, &model, deadline, (dialect, is_stream));
-    let mut record = record(&session, route, &model, span);
+    let answering = place.answering();
+    let mut ctx = context(&session, route, answering.id(), deadline, (dialect, is_stream));
+    let mut record = record(&session, route, &answering, span);
     session.timings.lap("admit");
     drop(stage);
 
     // compose, screen, generate
-    let source = prepare(&mut session, route, &model, &mut ctx, &mut record, (request, ticket, deadline)).await.inspect_err(
-        |refusal| {
-            record.end = Some(End::failed(refusal));
-        },
-    )?;
+    let begun = prepare(&mut session, route, (&mut turn, place), &mut ctx, &mut record, request).await;
+    let Begun { source, heard, answering } = begun.inspect_err(|refusal| {
+        record.end = Some(End::failed(refusal));
+    })?;
     session.timings.lap("queue");
 
     // what comes back is screened, formatted and recorded by the reply
@@ -66,18 +68,20 @@ pub(crate) async fn run(
         record.end = Some(End::failed(refusal));
     })?;
     let whole = if chain.formats() && !is_fixed { Whole::Needed(String::new()) } else { Whole::Streamed };
-    Ok(Reply::new(Start { source, chain, whole, record, timings: session.timings, generation, model, permit, deadline }))
+    let fallback = turn.fallback().map(str::to_owned);
+    let timings = session.timings;
+    Ok(Reply::new(Start { source, heard, chain, whole, record, timings, generation, answering, fallback, permit, deadline }))
 }
 
 /// The stages between admission and the reply.
 async fn prepare(
     session: &mut Session,
     route: &Route,
-    model: &Lease,
+    (turn, place): (&mut Turn, Place),
     ctx: &mut Context,
     record: &mut Record,
-    (mut request, ticket, deadline): (ChatRequest, Ticket, Instant),
-) -> Result<Source, Refusal> {
+    mut request: ChatRequest,
+) -> Result<Begun, Refusal> {
     let of_tokens = OfTokens::take(&mut request);
     let stage = trace::stage(&record.span, "compose");
     let request = session.chain.compose(route, ctx, request).await?;
@@ -88,7 +92,10 @@ async fn prepare(
     session.timings.lap("screen");
     drop(stage);
     let mut request = match screened {
-        Screened::Answer(text) => return Ok(Source::Fixed(Some(text))),
+        Screened::Answer(text) => {
+            let source = Source::Fixed(Some(text));
+            return Ok(Begun { source, heard: None, answering: place.answering() });
+        }
         Screened::Request(request) => *request,
     };
     let _stage = trace::stage(&record.span, "encode");
@@ -100,10 +107,76 @@ async fn prepare(
     }
     of_tokens.put_back(&mut request);
     cap_tokens(&mut request, route);
-    let held = (ticket, session.memory.take());
-    let (decoding, prompt) = generate(&session.encoders, model, request, held, (deadline, !ctx.is_stream)).await?;
+    let asked = Asked { request: Arc::new(request), memory: Arc::new(session.memory.take()), is_whole: !ctx.is_stream };
+    begin(&session.encoders, (turn, place), record, &asked).await
+}
+
+/// What a model is asked, whichever it is. The body's memory is held until one has its prompt.
+struct Asked {
+    request: Arc<ChatRequest>,
+    memory: Arc<Option<Share>>,
+    is_whole: bool,
+}
+
+/// A reply that has begun.
+struct Begun {
+    source: Source,
+    /// What was heard of it already.
+    heard: Option<Heard>,
+    answering: Answering,
+}
+
+/// Asks the model that has a `place` for the request, and, where it fails before its first token, those after it.
+async fn begin(
+    encoders: &Arc<Semaphore>,
+    (turn, mut place): (&mut Turn, Place),
+    record: &mut Record,
+    asked: &Asked,
+) -> Result<Begun, Refusal> {
+    loop {
+        let answering = place.answering();
+        record.answers(&answering);
+        let begun = match place {
+            Place::Local(lease, ticket) => local(encoders, &lease, ticket, turn, record, asked).await,
+            Place::Remote(remote, share) => answer_of(&remote, share, turn, asked).await.map(|source| (source, None)),
+        };
+        match begun {
+            Ok((source, heard)) => return Ok(Begun { source, heard, answering }),
+            Err(failure) => turn.pass_on(failure)?,
+        }
+        place = turn.place().await?;
+    }
+}
+
+/// A reply of a model that runs here. Only where another one could answer is its first token waited for.
+async fn local(
+    encoders: &Arc<Semaphore>,
+    lease: &Lease,
+    ticket: Ticket,
+    turn: &Turn,
+    record: &mut Record,
+    asked: &Asked,
+) -> Result<(Source, Option<Heard>), Failure> {
+    let (decoding, prompt) = generate(encoders, lease, asked, ticket, turn.deadline()).await?;
     record.usage = Usage { prompt, ..Usage::default() };
-    Ok(Source::Decoding(decoding))
+    let mut source = Source::Decoding(decoding);
+    if !turn.has_more() {
+        return Ok((source, None));
+    }
+    match source.hear(turn.retired(), turn.deadline()).await {
+        Heard::Failed(failure) => Err(failure),
+        heard => Ok((source, Some(heard))),
+    }
+}
+
+/// A reply of a provider's, its first piece included.
+async fn answer_of(remote: &Remote, share: Share, turn: &Turn, asked: &Asked) -> Result<Source, Failure> {
+    let reply = tokio::select! {
+        biased;
+        reply = remote.chat(&asked.request, turn.deadline()) => reply,
+        () = turn.retired() => return Err(retired_refusal().into()),
+    };
+    reply.map(|reply| Source::Remote(Box::new(reply), share)).map_err(|error| provider_failure(&error))
 }
 
 fn asked_model(session: &Session, request: &ChatRequest) -> Result<String, Refusal> {
@@ -126,7 +199,7 @@ fn admit(route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
     })
 }
 
-fn context(session: &Session, route: &Route, model: &Lease, deadline: Instant, (dialect, is_stream): (&str, bool)) -> Context {
+fn context(session: &Session, route: &Route, model: &str, deadline: Instant, (dialect, is_stream): (&str, bool)) -> Context {
     let received_at_ms = session.ids.received_at_ms;
     let deadline = session.timings.elapsed().saturating_add(deadline.saturating_duration_since(Instant::now()));
     let deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
@@ -139,7 +212,7 @@ fn context(session: &Session, route: &Route, model: &Lease, deadline: Instant, (
         dialect: dialect.to_owned(),
         route: route.id.clone(),
         principal: session.principal.clone(),
-        model: model.id().to_owned(),
+        model: model.to_owned(),
         is_stream,
         conversation: None,
         attributes: template.into_iter().collect(),
@@ -150,7 +223,7 @@ fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn record(session: &Session, route: &Route, model: &Lease, span: Span) -> Record {
+fn record(session: &Session, route: &Route, model: &Answering, span: Span) -> Record {
     Record {
         request_id: session.ids.request_id.to_string(),
         tenant: session.principal.tenant.clone(),
@@ -190,11 +263,13 @@ fn cap_tokens(request: &mut ChatRequest, route: &Route) {
 async fn generate(
     encoders: &Arc<Semaphore>,
     model: &Lease,
-    request: ChatRequest,
-    (ticket, memory): (Ticket, Option<Share>),
-    (deadline, is_whole): (Instant, bool),
-) -> Result<(Decoding, u32), Refusal> {
-    let parameters = request.parameters.clone();
+    asked: &Asked,
+    ticket: Ticket,
+    deadline: Instant,
+) -> Result<(Decoding, u32), Failure> {
+    let Asked { request, memory, is_whole } = asked;
+    let (request, memory, is_whole) = (Arc::clone(request), Arc::clone(memory), *is_whole);
+    let parameters = model.parameters(request.parameters.clone());
     let lease = model.clone();
     let busy = || Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1);
     let permit = Arc::clone(encoders).try_acquire_owned().map_err(|_| busy().detail("too many prompts are being encoded"))?;
@@ -212,8 +287,8 @@ async fn generate(
     };
     let prompt = prompt.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
-    let job = Job { prompt, parameters, ticket, weight: WEIGHT, deadline, is_whole };
-    let decoding = model.engine().submit(job).map_err(|error| submit_refusal(&error))?;
+    let job = Job { prompt, parameters, adapter: model.adapter(), ticket, weight: WEIGHT, deadline, is_whole };
+    let decoding = model.engine().submit(job).map_err(|error| submit_failure(&error))?;
     Ok((decoding, tokens))
 }
 
@@ -232,12 +307,6 @@ fn internal(detail: &str) -> Refusal {
     Refusal::unavailable("internal", "The gateway could not serve this request.", 1).detail(detail)
 }
 
-fn too_long(tokens: usize, limit: usize) -> Refusal {
-    let over = tokens.saturating_sub(limit);
-    let message = format!("The prompt has {tokens} tokens, {over} more than the {limit} that this model takes.");
-    Refusal::invalid("context_length_exceeded", message).field("messages")
-}
-
 fn encode_refusal(error: &EncodeError) -> Refusal {
     match error {
         EncodeError::TooLong { tokens, limit } => too_long(*tokens, *limit),
@@ -251,36 +320,5 @@ fn encode_refusal(error: &EncodeError) -> Refusal {
         }
         other => Refusal::invalid("unusable_prompt", "The model's chat template does not take these messages.")
             .detail(other.to_string()),
-    }
-}
-
-fn lease_refusal(error: &LeaseError) -> Refusal {
-    let refusal = match error {
-        LeaseError::TooLarge { .. } => Refusal::unavailable("model_too_large", "There is no memory for this model now.", 60),
-        LeaseError::QueueFull => Refusal::unavailable("queue_full", "As many requests wait for models as may.", 5),
-        LeaseError::Late => Refusal::unavailable("model_not_loaded", "The model was not ready in time.", 5),
-        LeaseError::Failed { retry_after_s, .. } => {
-            Refusal::unavailable("model_failed", "The model cannot be loaded.", (*retry_after_s).max(1))
-        }
-    };
-    refusal.detail(error.to_string())
-}
-
-fn submit_refusal(error: &SubmitError) -> Refusal {
-    match error {
-        SubmitError::QueueFull { retry_after_s } => {
-            Refusal::unavailable("queue_full", "The model has as many requests as it takes.", *retry_after_s)
-        }
-        SubmitError::Stopped => Refusal::unavailable("stopping", "The model is being stopped.", 5),
-        SubmitError::TooLong { tokens, limit } => too_long(*tokens, *limit),
-        SubmitError::Parameter { field, range } => {
-            Refusal::invalid("invalid_parameter", format!("`{field}` has to be {range}.")).field(*field)
-        }
-        SubmitError::UnknownToken { token, tokens } => {
-            let last = tokens.saturating_sub(1);
-            let message =
-                format!("`logit_bias` names the token {token}, which this model does not have: its tokens are 0 to {last}.");
-            Refusal::invalid("unknown_token", message).field(format!("logit_bias.{token}"))
-        }
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tollgate_config::{Config, Model as ModelSpec, Object, Plugin as PluginSpec, Route as RouteSpec, Source, Startup};
-use tollgate_models::{Library, Models, Pool, Slot, default_budget};
+use tollgate_config::{Backend, Config, Model as ModelSpec, Object, Plugin as PluginSpec, Route as RouteSpec, Source, Startup};
+use tollgate_models::{LeaseError, Library, Models, Pool, Remote, Served, Slot, default_budget};
 use tollgate_pipeline::{Generation, Listener, Route};
 use tollgate_plugins::{Builder, Capability, Hook, Limits, OnFailure, Plugin, PluginHost, Spec};
 
@@ -56,6 +56,7 @@ pub struct Assembler {
     server_secret: [u8; 32],
     plugins: HashMap<String, Weak<Plugin>>,
     models: HashMap<String, Weak<Slot>>,
+    remotes: HashMap<String, Weak<Remote>>,
     pool: Pool,
     /// Requests at once on a route, by its id: the limit holds across generations.
     concurrency: HashMap<String, (u32, Weak<Semaphore>)>,
@@ -81,6 +82,7 @@ impl Assembler {
             server_secret,
             plugins: HashMap::new(),
             models: HashMap::new(),
+            remotes: HashMap::new(),
             pool,
             concurrency: HashMap::new(),
             last_good: HashMap::new(),
@@ -98,6 +100,16 @@ impl Assembler {
     /// # Errors
     /// One entry for each object that failed.
     pub async fn build(&mut self, config: &Config, number: u64) -> Result<Generation, Vec<Quarantined>> {
+        let (before, now) = (self.pool.limits(), limits(config));
+        // What is built may need more than what serves. What needs less is held to it when it serves.
+        self.pool.set_limits(before.0.max(now.0), before.1.max(now.1));
+        let built = self.build_within(config, number).await;
+        let (budget, waiting) = if built.is_ok() { now } else { before };
+        self.pool.set_limits(budget, waiting);
+        built
+    }
+
+    async fn build_within(&mut self, config: &Config, number: u64) -> Result<Generation, Vec<Quarantined>> {
         let mut failures = Vec::new();
         let plugins = self.plugins(config, &mut failures).await;
         let models = self.models(config, &mut failures).await;
@@ -205,30 +217,59 @@ impl Assembler {
     }
 
     /// The models of a config, in order; those that have to be there are loaded, as far as there is room.
-    async fn models(&mut self, config: &Config, failures: &mut Vec<Quarantined>) -> Vec<Arc<Slot>> {
+    async fn models(&mut self, config: &Config, failures: &mut Vec<Quarantined>) -> Vec<Served> {
         let settings = &config.settings.models;
-        let budget = settings.memory_mib.map_or_else(default_budget, |mib| u64::from(mib) << 20);
-        self.pool.set_limits(budget, settings.queue as usize);
-        // What stays for good comes first: what is loaded after it has to fit beside it.
+        // What stays for good comes first: what is loaded after it has to fit beside it. Adapters come after their bases.
         let mut specs = config.models.values().collect::<Vec<_>>();
-        specs.sort_by_key(|spec| !spec.pin);
+        specs.sort_by_key(|spec| (spec.base.is_some(), !spec.pin));
         let mut models = Vec::new();
         for spec in specs {
-            let made = match (self.model(config, spec).await, settings.startup) {
-                (Ok(slot), Startup::Strict) => warmed(slot).await,
-                (Err(reason), Startup::Lazy) => Ok(self.absent(spec, &reason)),
+            let base = spec.base.as_ref().and_then(|base| local(&models, base.as_str()));
+            if base.is_none() && spec.base.is_some() {
+                // It failed, and is reported as such: not once more for each of its adapters.
+                continue;
+            }
+            let made = match (self.served(config, spec, base).await, settings.startup) {
+                (Ok(Served::Local(slot)), Startup::Strict) if !slot.was_asked() => warmed(slot).await.map(Served::Local),
+                (Err(reason), Startup::Lazy) => Ok(Served::Local(self.absent(spec, &reason))),
                 (made, _) => made,
             };
             match made {
-                Ok(slot) => models.push(slot),
+                Ok(model) => models.push(model),
                 Err(reason) => failures.push(Quarantined::new(spec.file.as_str(), "load", reason)),
             }
         }
         models
     }
 
-    /// The model of an object: the one there is, if its settings and its file are the same.
-    async fn model(&mut self, config: &Config, object: &Object<ModelSpec>) -> Result<Arc<Slot>, String> {
+    /// What an object describes: a model that runs here, an adapter of `base`, or a model that a provider has.
+    async fn served(&mut self, config: &Config, object: &Object<ModelSpec>, base: Option<Arc<Slot>>) -> Result<Served, String> {
+        if object.backend == Backend::Provider {
+            return self.remote(config, object).await.map(Served::Remote);
+        }
+        self.model(config, object, base).await.map(Served::Local)
+    }
+
+    /// The provider's model of an object: the one there is, if its settings and its authorities are the same. The key is read for
+    /// every request.
+    async fn remote(&mut self, config: &Config, object: &Object<ModelSpec>) -> Result<Arc<Remote>, String> {
+        let authorities = object.provider.as_ref().and_then(|provider| provider.ca.as_ref());
+        let stamp = authorities.and_then(|path| std::fs::metadata(config.resolve(path)).ok());
+        let stamp = stamp.map(|file| (file.len(), file.modified().ok()));
+        let key = format!("{} {} {stamp:?}", object.id.as_str(), object.canonical_json());
+        if let Some(remote) = self.remotes.get(&key).and_then(Weak::upgrade) {
+            return Ok(remote);
+        }
+        let (object, dir, now_s) = (object.clone(), config.dir.clone(), now_s());
+        let made = tokio::task::spawn_blocking(move || Remote::new(&object, &dir, now_s)).await;
+        let remote = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.remotes.retain(|_, remote| remote.strong_count() > 0);
+        self.remotes.insert(key, Arc::downgrade(&remote));
+        Ok(remote)
+    }
+
+    /// The model of an object: the one there is, if its settings and its file are the same, and its base if it has one.
+    async fn model(&mut self, config: &Config, object: &Object<ModelSpec>, base: Option<Arc<Slot>>) -> Result<Arc<Slot>, String> {
         let stamp = match &object.artifact {
             Some(Source::File(path)) => {
                 std::fs::metadata(config.resolve(path)).ok().map(|file| (file.len(), file.modified().ok(), None))
@@ -238,13 +279,19 @@ impl Assembler {
             }
             _ => None,
         };
-        let key = format!("{} {} {stamp:?}", object.id.as_str(), object.canonical_json());
+        // An adapter keeps its base: while there is such an adapter, no other base has this address.
+        let of = base.as_ref().map_or(0, |base| Arc::as_ptr(base).addr());
+        let key = format!("{} {} {stamp:?} {of:x}", object.id.as_str(), object.canonical_json());
         if let Some(slot) = self.models.get(&key).and_then(Weak::upgrade) {
             return Ok(slot);
         }
         let (object, library, pool, secret) = (object.clone(), self.library.clone(), self.pool.clone(), self.server_secret);
         let now_s = now_s();
-        let made = tokio::task::spawn_blocking(move || Slot::new(&object, &library, &pool, secret, now_s)).await;
+        let make = move || match &base {
+            Some(base) => Slot::adapter(&object, base, &library, now_s),
+            None => Slot::new(&object, &library, &pool, secret, now_s),
+        };
+        let made = tokio::task::spawn_blocking(make).await;
         let slot = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.models.retain(|_, slot| slot.strong_count() > 0);
         self.models.insert(key, Arc::downgrade(&slot));
@@ -256,6 +303,21 @@ impl Assembler {
         tracing::error!(file = object.file, reason, "requests for this model will fail");
         Slot::absent(object, &self.pool, reason, now_s())
     }
+}
+
+/// The model of this id, if it runs here.
+fn local(models: &[Served], id: &str) -> Option<Arc<Slot>> {
+    models.iter().find_map(|model| match model {
+        Served::Local(slot) if slot.id() == id => Some(Arc::clone(slot)),
+        _ => None,
+    })
+}
+
+/// Bytes for all models, and how many requests may wait for one.
+#[must_use]
+pub fn limits(config: &Config) -> (u64, usize) {
+    let models = &config.settings.models;
+    (models.memory_mib.map_or_else(default_budget, |mib| u64::from(mib) << 20), models.queue as usize)
 }
 
 fn now_s() -> u64 {
@@ -270,8 +332,13 @@ async fn warmed(slot: Arc<Slot>) -> Result<Arc<Slot>, String> {
         return Ok(slot);
     }
     match slot.lease(Instant::now() + LONGEST_LOAD).await {
+        Err(LeaseError::Failed { reason, .. }) => Err(reason),
         Ok(_) => Ok(slot),
-        Err(error) => Err(error.to_string()),
+        // Others were quicker: that says nothing of this one.
+        Err(error) => {
+            tracing::info!(model = slot.id(), %error, "it is loaded with its first request");
+            Ok(slot)
+        }
     }
 }
 

@@ -19,9 +19,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tollgate_config::{Config, Keys};
+use tollgate_models::Served;
 use tollgate_pipeline::{Generation, Pipeline};
 
-pub use assemble::{Assembler, Components};
+pub use assemble::{Assembler, Components, limits};
 pub use quarantine::Quarantined;
 
 use keys::KeyWatch;
@@ -305,6 +306,7 @@ impl Reloader {
         let number = generation.number;
         self.next_number += 1;
         let old = self.pipeline.swap(generation);
+        unpin_replaced(&old, &self.pipeline.current());
         self.live.push_back(Arc::downgrade(&self.pipeline.current()));
         self.retire_later(old, &config);
         let needs_restart = watch::needs_restart(&self.started_with, &config);
@@ -353,5 +355,16 @@ impl Reloader {
 
     fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Models that only requests of the old generation can use make room when they are needed no more, pinned or not.
+fn unpin_replaced(old: &Generation, new: &Generation) {
+    for model in old.models.iter() {
+        if let Served::Local(slot) = model
+            && !new.models.iter().any(|other| matches!(other, Served::Local(other) if Arc::ptr_eq(slot, other)))
+        {
+            slot.pin(false);
+        }
     }
 }

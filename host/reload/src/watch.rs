@@ -171,7 +171,11 @@ fn named_files(config: &Config, installed: &Path) -> BTreeSet<NamedFile> {
     };
     let components = config.plugins.values().filter_map(|plugin| file(&plugin.component, true));
     let artifacts = config.models.values().filter_map(|model| file(model.artifact.as_ref()?, false));
-    components.chain(artifacts).collect()
+    // A provider's key is read for every request; it is named here so that one that was missing is found.
+    let providers = config.models.values().filter_map(|model| model.provider.as_ref());
+    let of_providers = providers.flat_map(|provider| [&provider.ca, &provider.key_file]).flatten();
+    let of_providers = of_providers.map(|path| NamedFile { path: config.resolve(path), is_small: true });
+    components.chain(artifacts).chain(of_providers).collect()
 }
 
 /// Changed fields that the running process cannot take in.

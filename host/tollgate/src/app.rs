@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tollgate_api::{ApiState, MetricsSource};
 use tollgate_artifacts::Store;
 use tollgate_config::{Config, Keys};
-use tollgate_models::{Library, Pool, Running, default_budget};
+use tollgate_models::{Library, Pool, Running};
 use tollgate_pipeline::Pipeline;
 use tollgate_plugins::{BuildLimits, Builder, MacKey, PluginHost};
 use tollgate_reload::{Assembler, Components, OnKeys, Quarantined, Reloader};
@@ -72,7 +72,8 @@ async fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let bound = listen::bind(&config, &local, &drain)?;
 
     let host = PluginHost::new(config.settings.plugins.slots, Arc::new(StoredKeys(Arc::clone(&keys))))?;
-    let pool = Pool::new(default_budget(), config.settings.models.queue as usize);
+    let (budget, waiting) = tollgate_reload::limits(&config);
+    let pool = Pool::new(budget, waiting);
     let mut assembler = assembler(&config, &data, host.clone(), pool.clone())?;
     let seen = tollgate_reload::fingerprint(&config, &assembler.installed());
     let first = assembler.build(&config, 1).await.map_err(|failures| refuse_to_start(&failures))?;
@@ -147,7 +148,11 @@ fn assembler(config: &Config, data: &Data, host: PluginHost, pool: Pool) -> anyh
     let program = PathBuf::from("/proc/self/exe");
     let builder = Builder::new(program, "__build-plugin", data.cache(), key, limits)?;
     let components = Components { builtin: builtin::PLUGINS, directory: data.builtin() };
-    let library = Library::new(builtin::MODELS, data.builtin(), config.dir.clone(), Store::open(&data.models())?)
+    let store = Store::open(&data.models())?;
+    if let Err(error) = store.heal_if_free() {
+        tracing::warn!(%error, "what a crash left among the models cannot be cleared away");
+    }
+    let library = Library::new(builtin::MODELS, data.builtin(), config.dir.clone(), store)
         .with_onnxruntime(config.settings.models.onnxruntime.as_deref());
     Ok(Assembler::new(host, builder, components, (library, pool), data.secret("server")?))
 }

@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::json;
 use tollgate_models::{ConvertRefusal, ConvertReport, ConvertRequest, convert};
 
@@ -18,8 +17,9 @@ const STEP: u64 = 8 << 20;
 const LEVEL: &str = "error";
 
 pub(crate) fn main(memory_bytes: u64, time_s: u64) -> ExitCode {
-    // Hours of work are for nobody if whoever asked is gone. Without this they are done all the same.
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    if !probe_step::ends_with_parent() {
+        return ExitCode::FAILURE;
+    }
     let result = probe_step::limit(memory_bytes, time_s).map_err(refused).and_then(|()| answer());
     let line = serde_json::to_string(&result).unwrap_or_default();
     match writeln!(std::io::stdout(), "{line}") {

@@ -74,13 +74,15 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// An error with its causes. Those that the error before has told already, as some of ours do, are not told again.
+/// An error with its causes. Those that the error before has told already, as some of ours do, are not told again. A file's own words
+/// may be in it: nothing is left that a terminal would obey.
 fn told(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |told, cause| match cause.to_string() {
+    let told = error.chain().fold(String::new(), |told, cause| match cause.to_string() {
         cause if told.ends_with(&cause) => told,
         cause if told.is_empty() => cause,
         cause => format!("{told}: {cause}"),
-    })
+    });
+    told.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -92,5 +94,6 @@ mod tests {
         let error = anyhow!("in use").context("cannot listen on 8443: in use").context("the listener main");
         assert_eq!(super::told(&error), "the listener main: cannot listen on 8443: in use");
         assert_eq!(super::told(&anyhow!("alone")), "alone");
+        assert_eq!(super::told(&anyhow!("a\u{1b}[2J\u{9b}b\n  c")), "a [2J b\n  c");
     }
 }

@@ -1,6 +1,6 @@
 //! What `/metrics` answers: what was counted, and what others keep as plain numbers, read now.
 
-use tollgate_models::{Gauges, Model, Slot};
+use tollgate_models::{Gauges, Model, Served, Slot};
 use tollgate_plugins::CONTRACT_VERSION;
 use tollgate_telemetry::Scrape;
 
@@ -15,7 +15,10 @@ pub(crate) fn text(admin: &Admin) -> String {
     }
     let current = admin.pipeline.current();
     for model in current.models.iter() {
-        add_slot(&mut scrape, model);
+        match model {
+            Served::Local(slot) => add_slot(&mut scrape, slot),
+            Served::Remote(_) => scrape.count("tollgate_model_alive", &[model.id()], u64::from(model.is_healthy())),
+        }
     }
     for plugin in &current.plugins {
         let labels = [plugin.id(), plugin.manifest().version.as_str(), plugin.digest()];
@@ -50,7 +53,8 @@ fn add_slot(scrape: &mut Scrape, slot: &Slot) {
     scrape.count("tollgate_model_loaded", &[slot.id()], u64::from(is_ready));
     scrape.count("tollgate_model_leases", &[slot.id()], u64::from(status.leases));
     scrape.count("tollgate_model_predicted_bytes", &[slot.id()], status.predicted_bytes);
-    if let Some(model) = model {
+    // What an adapter's base does is counted under the base.
+    if let Some(model) = model.filter(|_| slot.base().is_none()) {
         add_model(scrape, &model);
     }
 }

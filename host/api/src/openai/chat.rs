@@ -23,8 +23,10 @@ use crate::state::ApiState;
 /// Until then a failure has its real status; after it the headers of a stream leave, so that the client knows it is heard.
 const FIRST_EVENT_WAIT: Duration = Duration::from_secs(2);
 
-/// SHA-256 of the artifact that answered.
+/// SHA-256 of the artifact that answered; `remote:NAME` of a provider's model.
 const MODEL_DIGEST: HeaderName = HeaderName::from_static("x-tollgate-model-digest");
+/// The model that answered in the place of the one that was meant.
+const FALLBACK: HeaderName = HeaderName::from_static("x-tollgate-fallback");
 /// Durations of the stages before the first byte (W3C Server Timing).
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -89,9 +91,14 @@ async fn streamed(mut reply: Reply, answer: Answer, include_usage: bool, access:
 
 /// `response`, saying what answered and how long it took to begin.
 fn described(mut response: Response, reply: &Reply) -> Response {
-    let headers = [(MODEL_DIGEST, reply.model_digest().to_owned()), (SERVER_TIMING, reply.server_timing())];
+    let headers = [
+        (MODEL_DIGEST, Some(reply.model_digest().to_owned())),
+        (FALLBACK, reply.fallback().map(str::to_owned)),
+        (SERVER_TIMING, Some(reply.server_timing())),
+    ];
     for (name, value) in headers {
-        // Both are made of digits, letters and marks; what is not simply stays away.
+        let Some(value) = value else { continue };
+        // They are made of digits, letters and marks; what is not simply stays away.
         if let Ok(value) = HeaderValue::try_from(value) {
             response.headers_mut().insert(name, value);
         }

@@ -1,7 +1,7 @@
 //! Files, folders and archives, with manifest and without.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;
 use crate::digest::Digest;
@@ -69,7 +69,7 @@ fn a_folder_without_a_manifest_is_taken_by_its_known_files() {
 }
 
 #[test]
-fn a_download_is_moved() {
+fn a_download_is_linked_and_not_lost_when_it_is_refused() {
     let case = Case::new();
     let held = case.store.hold().unwrap();
     let partial = case.store.partial().join("download");
@@ -81,7 +81,13 @@ fn a_download_is_moved() {
     let options = ImportOptions { is_moved: true, ..options(&case.trust) };
     let installed = import_described(&held, &partial, (&manifest, Some(&signature)), None, &options, &Silent).unwrap();
     assert_eq!(installed.digest, staged.digest);
-    assert!(!partial.join("model.gguf").exists());
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert_eq!(inode(&partial.join("model.gguf")), inode(&installed.folder.join("model.gguf")), "it is not copied");
+
+    fs::remove_file(partial.join("model.gguf")).unwrap();
+    fs::write(partial.join("model.gguf"), gguf(1)).unwrap();
+    import_described(&held, &partial, (&manifest, Some(&signature)), None, &options, &Silent).unwrap_err();
+    assert_eq!(fs::read(partial.join("model.gguf")).unwrap(), gguf(1), "it is there for the next try");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the head of an answer to a download means. Pure: no network and no disk.
 
-use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{StatusCode, Url};
 
 use super::error::Fault;
@@ -27,13 +27,15 @@ pub(crate) enum Answer {
     Whole(Identity),
     /// The bytes after those that are here.
     Rest,
+    /// The file from its first byte, whose beginning is here: a digest tells in the end that it is the same.
+    Again,
     /// Nothing that fits what is here, which has to be thrown away.
     Stale(String),
 }
 
 impl Ask<'_> {
     /// The headers that ask for what is missing: nothing for a new file, else the rest of the same one (RFC 9110, 13.1.5 and
-    /// 14.2).
+    /// 14.2). Where a digest tells whether it is the same, no validator has to: mirrors have different ones.
     pub(crate) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if self.at == 0 {
@@ -42,7 +44,9 @@ impl Ask<'_> {
         if let Ok(range) = HeaderValue::try_from(format!("bytes={}-", self.at)) {
             headers.insert(RANGE, range);
         }
-        if let Some(Ok(validator)) = self.known.and_then(Identity::validator).map(HeaderValue::from_str) {
+        if self.expected.sha256.is_none()
+            && let Some(Ok(validator)) = self.known.and_then(Identity::validator).map(HeaderValue::from_str)
+        {
             headers.insert(IF_RANGE, validator);
         }
         headers
@@ -51,6 +55,7 @@ impl Ask<'_> {
     /// Reads the head of an answer.
     pub(crate) fn read(&self, status: StatusCode, headers: &HeaderMap) -> Result<Answer, Fault> {
         match (status, self.known) {
+            (StatusCode::OK, Some(known)) if self.at > 0 => self.read_again(headers, known),
             (StatusCode::OK, _) => self.read_whole(headers).map(Answer::Whole),
             (StatusCode::PARTIAL_CONTENT, Some(known)) if self.at > 0 => self.read_rest(headers, known),
             (StatusCode::PARTIAL_CONTENT, _) => {
@@ -80,6 +85,34 @@ impl Ask<'_> {
         Ok(Identity { bytes, sha256: self.expected.sha256, etag: strong_etag(headers), modified: last_modified(headers) })
     }
 
+    /// The whole file, though its rest was asked for.
+    fn read_again(&self, headers: &HeaderMap, known: &Identity) -> Result<Answer, Fault> {
+        let length = content_length(headers);
+        if self.expected.sha256.is_some() {
+            self.check_kind(headers)?;
+            return match length {
+                Some(length) if length != known.bytes => {
+                    Err(Fault::retry(format!("sends {length} bytes, but the file is announced with {}", known.bytes)))
+                }
+                _ => Ok(Answer::Again),
+            };
+        }
+        // Nothing tells a new file from the words of a proxy. What is here is not given up for what looks like those.
+        let is_json = text(headers, CONTENT_TYPE).is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
+        if is_json && !self.url.path().ends_with(".json") {
+            return Err(Fault::retry("answers with JSON where the rest of a file is expected"));
+        }
+        match length {
+            Some(length) if length >= self.at / 2 => self.read_whole(headers).map(Answer::Whole),
+            Some(length) => Err(Fault::retry(format!(
+                "sends another file of only {length} bytes, where {} bytes of the one before are here; if it is right, remove the \
+                 folder cache/partial of the models and pull again",
+                self.at
+            ))),
+            None => Err(Fault::retry("sends another file, and does not say how long it is (Content-Length)")),
+        }
+    }
+
     fn read_rest(&self, headers: &HeaderMap, known: &Identity) -> Result<Answer, Fault> {
         self.check_kind(headers)?;
         let found = text(headers, CONTENT_RANGE).unwrap_or_default();
@@ -92,10 +125,10 @@ impl Ask<'_> {
                 known.bytes
             )));
         }
-        // A server may ignore If-Range.
+        // A server may ignore If-Range. Without a digest it has to say that this is the same file.
         let validator = if known.etag.is_some() { strong_etag(headers) } else { last_modified(headers) };
-        if validator.is_some_and(|found| known.validator().is_some_and(|known| known != found)) {
-            return Ok(Answer::Stale("has another file now: its ETag or date changed".to_owned()));
+        if self.expected.sha256.is_none() && (validator.is_none() || validator.as_deref() != known.validator()) {
+            return Ok(Answer::Stale("does not say that its file is the same as before: its ETag or date changed".to_owned()));
         }
         let length = range.last.checked_sub(range.first).and_then(|span| span.checked_add(1));
         let is_right = range.first == self.at && range.last < known.bytes && length.is_some();

@@ -4,7 +4,7 @@
 //! MiB more.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Response;
 
@@ -19,6 +19,8 @@ use crate::progress::Progress;
 
 /// Bytes of a body that are kept in memory before they are hashed and written.
 const BUFFER: usize = 1 << 20;
+/// A server that sends less in a stall time is as good as still, and a try that gains less has gained nothing.
+const MIN_PROGRESS: u64 = 64 << 10;
 /// A damaged part is fetched this often before the pull gives up: once, and three times again.
 const MAX_COPIES: u32 = 4;
 
@@ -60,7 +62,7 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Tries until the file is whole. Each round gains a byte beyond all before it or counts towards the configured tries: it
+    /// Tries until the file is whole. Each round gains 64 KiB beyond all before it or counts towards the configured tries: it
     /// ends.
     async fn fetch(&mut self) -> Result<(), PullError> {
         let mut attempts = Attempts::new(self.http.settings(), &self.wanted.url);
@@ -73,7 +75,12 @@ impl Download<'_> {
             match self.attempt().await {
                 Ok(()) => {}
                 Err(Fault::Fatal(error)) => return Err(error),
-                Err(Fault::Retry { why, after }) => attempts.pause(why, after, self.meter.best > before).await?,
+                // What came after the last byte of it is nobody's matter.
+                Err(Fault::Retry { .. }) if lock(&self.part).is_whole() => {}
+                Err(Fault::Retry { why, after }) => {
+                    let gained = self.meter.best.saturating_sub(before);
+                    attempts.pause(why, after, gained >= MIN_PROGRESS).await?;
+                }
             }
         }
         Ok(())
@@ -81,15 +88,23 @@ impl Download<'_> {
 
     /// One request, and as much of its body as comes.
     async fn attempt(&mut self) -> Result<(), Fault> {
+        if !self.has_digest() && lock(&self.part).identity().is_some_and(|known| known.validator().is_none()) {
+            // Nothing could tell whether the rest is of the same file.
+            self.change(Part::reset).await?;
+        }
         let (at, known) = {
             let part = lock(&self.part);
             (part.position(), part.identity().cloned())
         };
         let ask = Ask { url: &self.wanted.url, expected: &self.wanted.expected, known: known.as_ref(), at };
         let response = self.http.send(&self.wanted.url, ask.headers()).await?;
-        let mut from = at;
+        let (mut from, mut skip) = (at, 0);
         let bytes = match ask.read(response.status(), response.headers())? {
             Answer::Rest => known.map_or(0, |known| known.bytes),
+            Answer::Again => {
+                (from, skip) = (0, at);
+                known.map_or(0, |known| known.bytes)
+            }
             Answer::Whole(identity) => {
                 let bytes = identity.bytes;
                 if bytes > self.room {
@@ -104,18 +119,29 @@ impl Download<'_> {
                 bytes
             }
             Answer::Stale(why) => {
-                self.change(Part::reset).await?;
+                self.give_up_part().await?;
                 return Err(Fault::retry(why));
             }
         };
         self.meter.begin(bytes);
-        self.body(response, bytes.saturating_sub(from)).await
+        self.body(response, bytes.saturating_sub(from), skip).await
     }
 
-    /// Takes the `left` bytes that are missing.
-    async fn body(&mut self, mut response: Response, mut left: u64) -> Result<(), Fault> {
+    fn has_digest(&self) -> bool {
+        self.wanted.expected.sha256.is_some()
+    }
+
+    /// Gives up what may be wrong of what is here: with a digest, which finds that out in the end, only what the journal does not
+    /// name.
+    async fn give_up_part(&self) -> Result<(), PullError> {
+        self.change(if self.has_digest() { Part::back } else { Part::reset }).await
+    }
+
+    /// Takes the `left` bytes that come, of which the first `skip` are here already.
+    async fn body(&mut self, mut response: Response, mut left: u64, mut skip: u64) -> Result<(), Fault> {
         let stall = self.http.settings().stall;
         let mut buffer = Vec::new();
+        let mut pace = Pace::begin();
         let broken = loop {
             let came = match next_piece(&mut response, stall, &mut buffer).await {
                 Ok(Some(came)) => came,
@@ -123,12 +149,20 @@ impl Download<'_> {
                 Err(why) => break Some(why),
             };
             let Some(rest) = left.checked_sub(came) else {
-                self.change(Part::reset).await?;
+                self.give_up_part().await?;
                 return Err(Fault::retry("sends more bytes than the file has"));
             };
             left = rest;
+            let here = usize::try_from(skip).unwrap_or(usize::MAX).min(buffer.len());
+            buffer.drain(..here);
+            skip -= here as u64;
+            if left > 0 && pace.is_too_slow(came, stall) {
+                break Some(format!("sends less than {} KiB in {stall:?}", MIN_PROGRESS >> 10));
+            }
             if buffer.len() >= BUFFER {
                 buffer = self.append(buffer).await?;
+                // The disk's time is not the server's.
+                pace = Pace::begin();
             }
         };
         // What came before a break is kept.
@@ -193,6 +227,29 @@ fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How much comes in a stall time.
+struct Pace {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Pace { since: Instant::now(), bytes: 0 }
+    }
+
+    /// Takes note of what came; answers whether the stall time that ends here brought too little.
+    fn is_too_slow(&mut self, came: u64, stall: Duration) -> bool {
+        self.bytes = self.bytes.saturating_add(came);
+        if self.since.elapsed() < stall {
+            return false;
+        }
+        let is_slow = self.bytes < MIN_PROGRESS;
+        *self = Pace::begin();
+        is_slow
+    }
+}
+
 /// Tells the progress of one file. Bytes that have to come twice are told once.
 struct Meter<'a> {
     progress: &'a dyn Progress,
@@ -223,5 +280,17 @@ impl Drop for Meter<'_> {
         if self.is_begun {
             self.progress.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trickle_is_too_slow() {
+        assert!(Pace::begin().is_too_slow(MIN_PROGRESS - 1, Duration::ZERO));
+        assert!(!Pace::begin().is_too_slow(MIN_PROGRESS, Duration::ZERO));
+        assert!(!Pace::begin().is_too_slow(1, Duration::MAX), "its time is not over");
     }
 }

@@ -64,7 +64,7 @@ pub enum PullError {
         /// Why it is not followed.
         why: String,
     },
-    /// Every try failed without a new byte.
+    /// Every try failed without 64 KiB more.
     #[error("{url} {why}; gave up after {tries} tries without progress, the same pull continues where this one ended")]
     GaveUp {
         /// What was asked for.

@@ -6,7 +6,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Wanted;
@@ -70,7 +70,7 @@ impl Hold {
                 if let Some(parent) = part.parent() {
                     std::fs::create_dir_all(parent)?;
                 }
-                std::fs::rename(&whole, &part)?;
+                take_back(&whole, &part)?;
             }
             here = here.saturating_add(std::fs::metadata(&part).map_or(0, |part| part.len()));
         }
@@ -78,4 +78,18 @@ impl Hold {
         std::fs::create_dir(&model)?;
         Ok(here)
     }
+}
+
+/// Moves a whole file back, to be written to again. An installation that was interrupted may have made it read-only, or part of the
+/// store, where nobody may change it: then it is copied.
+fn take_back(whole: &Path, part: &Path) -> io::Result<()> {
+    if std::fs::symlink_metadata(whole)?.nlink() > 1 {
+        if let Err(error) = std::fs::copy(whole, part) {
+            let _ = std::fs::remove_file(part);
+            return Err(error);
+        }
+    } else {
+        std::fs::rename(whole, part)?;
+    }
+    std::fs::set_permissions(part, std::fs::Permissions::from_mode(0o600))
 }

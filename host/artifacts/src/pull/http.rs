@@ -198,10 +198,14 @@ pub(crate) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// A URL without its query: that of a redirect or of a page may hold what opens a door.
+/// A URL without its query, its fragment, its user and password: they may hold what opens a door.
 pub(crate) fn shown(url: &Url) -> String {
     let mut plain = url.clone();
     plain.set_query(None);
+    plain.set_fragment(None);
+    // A URL that cannot have them has none.
+    let _ = plain.set_username("");
+    let _ = plain.set_password(None);
     plain.into()
 }
 

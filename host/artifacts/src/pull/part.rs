@@ -132,6 +132,17 @@ impl Part {
         Ok(())
     }
 
+    /// Throws away the part that is being filled, which may hold what is not of the file. What the journal names stays.
+    pub(crate) fn back(&mut self) -> io::Result<()> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        self.at -= self.at % CHUNK;
+        self.file.set_len(self.at)?;
+        (self.chunk, self.whole) = (Hasher::default(), self.whole_before.clone());
+        Ok(())
+    }
+
     /// Appends. Nothing is written past the size that the identity says.
     pub(crate) fn append(&mut self, mut bytes: &[u8]) -> Result<(), PartFault> {
         let size = self.identity.as_ref().map_or(0, |identity| identity.bytes);

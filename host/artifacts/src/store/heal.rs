@@ -1,6 +1,7 @@
 //! What a crash can leave behind is cleared away when the lock is taken. Nothing here touches what `current` leads to (P-M10).
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +35,10 @@ pub(super) fn heal(held: &Held) -> Result<(), StoreError> {
     }
     // A version that came just before a crash may not have been remembered.
     for version in held.store().versions()? {
-        newest::accept(layout, &version.manifest)?;
+        if let Err(error) = newest::accept(layout, &version.manifest) {
+            // One record that cannot be read is no reason to change nothing else.
+            tracing::warn!(name = %version.manifest.name, %error, "the highest version of a model cannot be remembered");
+        }
     }
     held.drop_unused_blobs()?;
     drop_old_downloads(&layout.partial())
@@ -72,9 +76,18 @@ fn drop_old_downloads(partial: &Path) -> Result<(), StoreError> {
     let now = SystemTime::now();
     for name in names_in(partial)? {
         let path = partial.join(name);
-        let age = now.duration_since(last_change(&path, MAX_DEPTH)?).unwrap_or_default();
+        let changed = match last_change(&path, MAX_DEPTH) {
+            // A pull moves its files about meanwhile.
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => now,
+            changed => changed?,
+        };
+        let age = now.duration_since(changed).unwrap_or_default();
         if age > PARTIAL_AGE {
-            remove(&path)?;
+            // A pull that goes on with it right now holds its folder.
+            let Ok(folder) = fs::File::open(&path) else { continue };
+            if folder.try_lock().is_ok() {
+                remove(&path)?;
+            }
         }
     }
     Ok(())

@@ -57,7 +57,8 @@ impl Held {
                 }
             }
         }
-        sign(&mut lock).at(&path)?;
+        // On a full disk models have to be removable still. Who waits is told of "another process" then.
+        let _ = sign(&mut lock);
         Ok(Held { store, _lock: lock })
     }
 
@@ -118,6 +119,9 @@ impl Held {
         let digest = layout.rollback_link(name)?.ok_or_else(|| StoreError::NoRollback(name.clone()))?;
         self.store.version(&digest)?.glance()?;
         let previous = layout.current_link(name)?.filter(|previous| *previous != digest);
+        if previous.is_some() && layout.exchange_links(name)? {
+            return Ok(Activated { digest, previous });
+        }
         layout.set_link(&layout.current(), name, &digest)?;
         match &previous {
             Some(previous) => layout.set_link(&layout.rollback(), name, previous)?,

@@ -162,7 +162,11 @@ impl Held {
                     // This file system cannot do it in one step; `heal` puts the old one back after a crash between the two.
                     let old = versions.join(format!("{OLD}{digest}"));
                     fs::rename(&folder, &old).at(&folder)?;
-                    fs::rename(made, &folder).at(&folder)?;
+                    if let Err(error) = fs::rename(made, &folder) {
+                        // What may be current is put back at once. If that fails, too, the next lock does it.
+                        let _ = fs::rename(&old, &folder);
+                        return Err(error).at(&folder).map_err(StoreError::from);
+                    }
                     remove(&old)?;
                 }
                 Err(errno) => return Err(errno).at(&folder).map_err(StoreError::from),

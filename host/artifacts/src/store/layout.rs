@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 use crate::digest::Digest;
 use crate::files::{At, FileError, remove, sync_folder, write_atomically};
 use crate::name::ArtifactName;
@@ -116,6 +119,21 @@ impl Layout {
         symlink(format!("{LINK_PREFIX}{digest}"), &temporary).at(&temporary)?;
         fs::rename(&temporary, &path).at(&path)?;
         sync_folder(folder)
+    }
+
+    /// Lets what is current under `name` and what was so before change places, in one step. False where the file system cannot, and
+    /// nothing was changed.
+    pub(super) fn exchange_links(&self, name: &ArtifactName) -> Result<bool, FileError> {
+        let (current, rollback) = (self.current(), self.rollback());
+        let path = current.join(name.as_str());
+        match renameat_with(CWD, &path, CWD, rollback.join(name.as_str()), RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => return Ok(false),
+            Err(errno) => return Err(errno).at(&path),
+        }
+        sync_folder(&current)?;
+        sync_folder(&rollback)?;
+        Ok(true)
     }
 
     /// The digests of all versions.

@@ -37,16 +37,18 @@ impl Staging {
         create_beneath(&self.path, path)
     }
 
-    /// Moves a regular file from below `folder`, which must be on the same disk, as a download's is.
+    /// Links a regular file from below `folder`, which must be on the same disk, as a download's is. It stays there, too: an
+    /// installation that fails or is interrupted does not lose it.
     ///
     /// # Errors
-    /// It is no regular file, or cannot be moved.
+    /// It is no regular file, or cannot be linked.
     pub fn take(&self, folder: &Path, path: &RelativePath) -> Result<(), FileError> {
         open_beneath(folder, path)?;
-        // Making the file makes the folders on its way; the rename replaces it.
+        // Making the file makes the folders on its way; the link replaces it.
         self.create(path)?;
         let to = self.path.join(path.as_str());
-        std::fs::rename(folder.join(path.as_str()), &to).at(&to)
+        remove(&to)?;
+        std::fs::hard_link(folder.join(path.as_str()), &to).at(&to)
     }
 }
 

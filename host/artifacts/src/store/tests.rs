@@ -213,3 +213,18 @@ fn links_that_are_not_ours_are_named() {
     fs::create_dir(case.store.root().join("current/demo")).unwrap();
     assert!(case.store.current(&name()).unwrap_err().to_string().contains("should be a link"));
 }
+
+#[test]
+fn the_gateway_heals_the_store_unless_somebody_changes_it() {
+    let case = Case::new();
+    let held = case.store.hold().unwrap();
+    fs::create_dir(case.store.root().join("cache/staging/left")).unwrap();
+    // A record that cannot be read keeps nobody from anything but installing under its name.
+    case.install(&held, 1, 0).unwrap();
+    fs::write(case.store.root().join("cache/newest/demo"), "damaged").unwrap();
+    case.store.heal_if_free().unwrap();
+    assert_eq!(names(&case, "cache/staging"), ["left"]);
+    drop(held);
+    case.store.heal_if_free().unwrap();
+    assert_eq!(names(&case, "cache/staging"), [""; 0]);
+}

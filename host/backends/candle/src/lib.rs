@@ -10,7 +10,7 @@ mod rope;
 mod spec;
 mod weights;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -76,6 +76,14 @@ impl Candle {
     }
 }
 
+/// Whether the model in `folder` is of a type that candle computes here, from weights that are not quantized.
+///
+/// # Errors
+/// There is no `config.json`, or a file is not what it should be.
+pub fn is_known(folder: &Path) -> Result<bool, BackendError> {
+    Spec::is_known(Folder::open(folder)?.config())
+}
+
 /// Bytes that a model will take, from its config and the bytes of its weights at f32.
 ///
 /// # Errors
@@ -95,13 +103,16 @@ fn memory(spec: &Spec, settings: &Settings, weights: u64, context: usize, sequen
     };
     let rows = to_usize(settings.step_rows).min(sequence);
     // Scores before and after the mask and as probabilities; the feed-forward layer's halves and their product; a row of logits
-    // for each sequence.
+    // for each sequence; sines and cosines of every position.
     let scores = product(&[3, spec.heads, rows, sequence]);
     let inner = product(&[3, rows, spec.inner.max(spec.hidden)]);
+    let logits = product(&[usize::from(settings.sequences.max(1)), spec.words]);
+    let pairs = spec.rope.inverse.len() + spec.local_rope.as_ref().map_or(0, |local| local.inverse.len());
+    let ropes = product(&[2, pairs, sequence]);
     Memory {
         weights,
         cache: product(&[2, spec.windowed.len(), spec.kv_width(), context]),
-        compute: scores.saturating_add(inner).saturating_add(product(&[usize::from(settings.sequences.max(1)), spec.words])),
+        compute: [inner, logits, ropes].into_iter().fold(scores, u64::saturating_add),
     }
 }
 

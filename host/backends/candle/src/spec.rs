@@ -5,6 +5,9 @@ use tollgate_backend_hf::Config;
 
 use crate::rope::Frequencies;
 
+/// Layers of a Qwen without a window where its config does not say how many.
+const QWEN_FULL_LAYERS: usize = 28;
+
 /// Families that are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -81,9 +84,8 @@ impl Family {
         matches!(self, Family::Gemma2 | Family::Gemma3)
     }
 
-    fn read(config: &Config) -> Result<Self, BackendError> {
-        let named = config.text("model_type")?.unwrap_or_default();
-        Ok(match named {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
             "llama" => Family::Llama,
             "mistral" => Family::Mistral,
             "qwen2" => Family::Qwen2,
@@ -92,17 +94,28 @@ impl Family {
             "gemma2" => Family::Gemma2,
             "gemma3_text" => Family::Gemma3,
             "phi3" => Family::Phi3,
-            other => {
-                return Err(BackendError::Load(format!(
-                    "the candle backend does not compute models of type `{other}` (it does llama, mistral, qwen2, qwen3, gemma, \
-                     gemma2, gemma3_text and phi3); a GGUF of it may run on the llama backend"
-                )));
-            }
+            _ => return None,
+        })
+    }
+
+    fn read(config: &Config) -> Result<Self, BackendError> {
+        let name = config.text("model_type")?.unwrap_or_default();
+        Family::named(name).ok_or_else(|| {
+            BackendError::Load(format!(
+                "the candle backend does not compute models of type `{name}` (it does llama, mistral, qwen2, qwen3, gemma, \
+                 gemma2, gemma3_text and phi3); a GGUF of it may run on the llama backend"
+            ))
         })
     }
 }
 
 impl Spec {
+    /// Whether models of this type, from weights of this kind, are computed.
+    pub(crate) fn is_known(config: &Config) -> Result<bool, BackendError> {
+        let family = config.text("model_type")?.and_then(Family::named);
+        Ok(family.is_some() && config.get("quantization_config").is_none())
+    }
+
     /// Reads it. Every number is checked, and so is what the numbers mean together.
     pub(crate) fn read(config: &Config) -> Result<Self, BackendError> {
         if config.get("quantization_config").is_some() {
@@ -160,7 +173,20 @@ impl Spec {
 
 /// Dimensions of a head that turn with the position.
 fn turning(config: &Config, head_dim: usize) -> Result<usize, BackendError> {
-    let part = config.float("partial_rotary_factor", 0.01..=1.0)?.unwrap_or(1.0);
+    let (key, parts) = ("partial_rotary_factor", 0.01..=1.0);
+    // Newer configs have it with the other parameters, for all layers or for each kind.
+    let parameters = match config.object("rope_parameters")? {
+        Some(parameters) if parameters.names("full_attention") => parameters.object("full_attention")?,
+        parameters => parameters,
+    };
+    let newer = match &parameters {
+        Some(parameters) => parameters.float(key, parts.clone())?,
+        None => None,
+    };
+    let part = match newer {
+        Some(part) => part,
+        None => config.float(key, parts)?.unwrap_or(1.0),
+    };
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a number from 1 to 1,024")]
     let turning = (head_dim as f64 * part) as usize;
     if turning < 2 || !turning.is_multiple_of(2) {
@@ -226,7 +252,7 @@ fn windows(config: &Config, family: Family, layers: usize) -> Result<(usize, Vec
             BackendError::Load(format!("`layer_types` of config.json has to be {layers} of full_attention or sliding_attention"))
         });
     }
-    let first = config.count("max_window_layers", 0..=512)?.unwrap_or(0);
+    let first = config.count("max_window_layers", 0..=512)?.unwrap_or(QWEN_FULL_LAYERS);
     let pattern = match config.count("sliding_window_pattern", 1..=512)? {
         Some(pattern) => pattern,
         None => config.count("_sliding_window_pattern", 1..=512)?.unwrap_or(6),

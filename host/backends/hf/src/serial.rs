@@ -108,6 +108,7 @@ impl<M: Serial> Stepper<M> {
             sequence_tokens: limits.sequence_tokens.clamp(1, limits.context_tokens.max(1)),
             step_rows: limits.step_rows.max(1),
             prefix_copy: limits.can_cut,
+            copies_share: false,
             partial_remove: limits.can_cut,
             adapters: false,
             images: false,
@@ -130,9 +131,7 @@ impl<M: Serial> Stepper<M> {
         self.offsets.clear();
         self.logits.clear();
         let groups = self.group(rows)?;
-        let used: u64 = self.held.iter().map(|held| u64::from(held.length)).sum();
-        let new = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        if used.saturating_add(new) > u64::from(self.capabilities.context_tokens) {
+        if !self.has_room(u64::try_from(rows.len()).unwrap_or(u64::MAX)) {
             return Err(DecodeError::Full { rows: rows.len() });
         }
         self.offsets.resize(rows.len(), None);
@@ -159,7 +158,7 @@ impl<M: Serial> Stepper<M> {
     /// See [`tollgate_backend::Backend::copy_prefix`].
     ///
     /// # Errors
-    /// As there; also if `to` is not empty or `from` holds less.
+    /// As there; also if `to` is not empty, `from` holds less, or the copy does not fit.
     pub fn copy_prefix(&mut self, from: SequenceId, to: SequenceId, length: u32) -> Result<(), BackendError> {
         if !self.capabilities.prefix_copy {
             return Err(BackendError::Unsupported("copying a prefix"));
@@ -169,6 +168,9 @@ impl<M: Serial> Stepper<M> {
         };
         if source.is_broken || source.length < length || target.is_broken || target.length > 0 {
             return Err(BackendError::Unsupported("copying to a full sequence, or more than there is"));
+        }
+        if !self.has_room(u64::from(length)) {
+            return Err(BackendError::Unsupported("copying more than there is room for"));
         }
         let Some(state) = source.state.as_ref().filter(|_| length > 0) else { return Ok(()) };
         let state = self.model.fork(state, length).map_err(BackendError::Failed)?;
@@ -207,6 +209,11 @@ impl<M: Serial> Stepper<M> {
         }
         held.length = length;
         Ok(())
+    }
+
+    fn has_room(&self, tokens: u64) -> bool {
+        let used: u64 = self.held.iter().map(|held| u64::from(held.length)).sum();
+        used.saturating_add(tokens) <= u64::from(self.capabilities.context_tokens)
     }
 
     /// The rows of a step by sequence. A caller's mistake is a failed step.

@@ -1,5 +1,7 @@
 //! A `tokenizer.json`, for any thread.
 
+use std::collections::HashMap;
+
 use tollgate_backend::{BackendError, Token, TokenKind, Tokenizer, Vocabulary};
 
 use crate::words::Spelling;
@@ -94,11 +96,14 @@ impl HfTokenizer {
     /// A vocabulary may have a control token among its ordinary words, where no setting keeps a text from reaching it. Such a
     /// token is spelt out by its characters.
     fn spell_out(&self, text: &str, tokens: Vec<Token>) -> Result<Vec<Token>, BackendError> {
-        let is_written = |token: Token| {
-            self.vocabulary.kind(token) == TokenKind::Control
-                && std::str::from_utf8(self.vocabulary.bytes(token)).is_ok_and(|name| !name.is_empty() && text.contains(name))
-        };
-        if !tokens.iter().any(|token| is_written(*token)) {
+        // Each is looked for once, however often it is there.
+        let mut controls: HashMap<Token, bool> = HashMap::new();
+        for token in tokens.iter().filter(|token| self.vocabulary.kind(**token) == TokenKind::Control) {
+            let name = || std::str::from_utf8(self.vocabulary.bytes(*token)).unwrap_or_default();
+            controls.entry(*token).or_insert_with(|| !name().is_empty() && text.contains(name()));
+        }
+        let is_written = |token: Token| controls.get(&token).copied().unwrap_or(false);
+        if !controls.values().any(|is_written| *is_written) {
             return Ok(tokens);
         }
         let mut spelt = Vec::with_capacity(tokens.len());

@@ -11,14 +11,14 @@ mod quantize;
 mod team;
 mod tokenizer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
-use tollgate_backend::{Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
 
 use crate::context::Context;
 pub use crate::quantize::{Quantization, quantize};
@@ -91,10 +91,11 @@ impl Llama {
             max_sequences: sequences,
             context_tokens: context.tokens(),
             sequence_tokens: context.sequence_tokens().min(trained.max(1)),
-            step_rows: settings.step_rows,
+            step_rows: settings.step_rows.min(context.step_rows()),
             prefix_copy: !settings.apart && !model.is_recurrent() && !model.is_hybrid(),
+            copies_share: true,
             partial_remove: !model.is_recurrent() && !model.is_hybrid(),
-            adapters: false,
+            adapters: true,
             images: false,
         };
         let template = model.chat_template(None).ok().and_then(|template| template.to_string().ok());
@@ -157,15 +158,33 @@ impl Backend for Llama {
         if !self.capabilities.prefix_copy {
             return Err(BackendError::Unsupported("copying a prefix"));
         }
+        if !self.context.has(from) || !self.context.has(to) {
+            return Err(BackendError::Unsupported("a sequence beyond the last"));
+        }
         self.context.copy_prefix(from, to, length);
         Ok(())
     }
 
     fn truncate(&mut self, sequence: SequenceId, length: u32) -> Result<(), BackendError> {
+        if !self.context.has(sequence) {
+            return Err(BackendError::Unsupported("a sequence beyond the last"));
+        }
         if self.context.truncate(sequence, length) {
             Ok(())
         } else {
             Err(BackendError::Unsupported("removing a part of a sequence"))
         }
+    }
+
+    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {
+        self.context.load_adapter(path, scale)
+    }
+
+    fn drop_adapter(&mut self, adapter: AdapterId) {
+        self.context.drop_adapter(adapter);
+    }
+
+    fn select_adapter(&mut self, adapter: Option<AdapterId>) -> Result<(), BackendError> {
+        self.context.select_adapter(adapter)
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use llama_cpp_sys_2 as sys;
-use tollgate_backend::{Backend, Row, SequenceId, Token};
+use tollgate_backend::{Backend, DecodeError, Row, SequenceId, Token};
 use tollgate_backend_llama::{Llama, Settings};
 
 const SEQUENCES: u16 = 8;
@@ -173,4 +173,30 @@ fn apart_the_same_batches_give_the_same_bits() {
             assert!(bits(&logits) == bits(&expected[at].1), "sequence {sequence}, prompt {at}");
         }
     }
+}
+
+/// llama.cpp would end the process over these.
+#[test]
+fn what_is_too_much_is_an_error() {
+    let mut llama = load(demo(), false);
+    let long: Vec<Row> = rows(0, 0, &[1; 513]).collect();
+    let beyond: Vec<Row> = rows(SEQUENCES, 0, &[1]).collect();
+    for rows in [long, beyond] {
+        assert!(matches!(llama.decode(&rows), Err(DecodeError::Failed(_))));
+    }
+    let (first, beyond) = (SequenceId(0), SequenceId(SEQUENCES));
+    assert!(llama.copy_prefix(first, beyond, 1).is_err() && llama.copy_prefix(beyond, first, 1).is_err());
+    assert!(llama.truncate(beyond, 0).is_err());
+    llama.decode(&rows(0, 0, &[1; 512]).collect::<Vec<_>>()).expect("as many as it says");
+    let settings = Settings {
+        path: demo(),
+        mapped: false,
+        context_tokens: Some(256),
+        sequences: 1,
+        step_rows: 8_192,
+        threads: Some(1),
+        apart: false,
+    };
+    let capabilities = Llama::load(&settings).expect("the demo model loads").capabilities().clone();
+    assert!(capabilities.step_rows <= capabilities.context_tokens, "{capabilities:?}");
 }

@@ -25,8 +25,10 @@ const DEFAULT_CONTEXT: usize = 4_096;
 /// How to load a model.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The folder with `config.json`, `tokenizer.json` and `model.onnx` or `onnx/model.onnx`.
+    /// The folder with `config.json`, `tokenizer.json` and the model.
     pub folder: PathBuf,
+    /// The model's file in the folder, as in `onnx/model.onnx`.
+    pub graph: PathBuf,
     /// ONNX Runtime, 1.24 or later; see [`find_library`].
     pub library: PathBuf,
     /// Tokens that all sequences together can hold; by default what the model was trained for, 4,096 at most. An encoder has

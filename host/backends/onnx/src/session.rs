@@ -1,7 +1,7 @@
 //! A model file in ONNX Runtime.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
@@ -9,16 +9,6 @@ use ort::value::{DynValue, Tensor, TensorElementType};
 use tollgate_backend::{BackendError, Token};
 
 use crate::{Settings, library};
-
-/// Where exporters put the whole model; quantized ones last.
-const FILES: [&str; 6] = [
-    "onnx/model.onnx",
-    "model.onnx",
-    "onnx/decoder_model_merged.onnx",
-    "decoder_model_merged.onnx",
-    "onnx/model_quantized.onnx",
-    "model_quantized.onnx",
-];
 
 /// A number that a model's shape leaves open is said by the config.
 const MAX_DIMENSION: usize = 4_194_304;
@@ -70,10 +60,13 @@ impl Input {
     }
 }
 
-/// Loads the model of a folder. Returns how many bytes its files have as well.
+/// Loads the graph that the settings name, and no other. Returns how many bytes its files have as well.
 pub(crate) fn open(settings: &Settings) -> Result<(Session, u64), BackendError> {
     let environment = library::environment(&settings.library)?;
-    let path = model_file(&settings.folder)?;
+    let path = settings.folder.join(&settings.graph);
+    if !path.is_file() {
+        return Err(BackendError::Load(format!("there is no {}", path.display())));
+    }
     let bytes = size(&path);
     let failed = |error: &dyn Display| BackendError::Load(format!("{}: ONNX Runtime does not take it ({error})", path.display()));
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -89,11 +82,6 @@ pub(crate) fn open(settings: &Settings) -> Result<(Session, u64), BackendError> 
         .map_err(|error| failed(&error))?;
     let session = builder.commit_from_file(&path).map_err(|error| failed(&error))?;
     Ok((session, bytes))
-}
-
-fn model_file(folder: &Path) -> Result<PathBuf, BackendError> {
-    let found = FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| BackendError::Load(format!("{} has none of {}", folder.display(), FILES.join(", "))))
 }
 
 /// Bytes of a model file and of the files beside it that begin with its name, where exporters put what is above 2 GB.
@@ -118,9 +106,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_model_is_found_first_and_its_parts_are_counted() {
+    fn the_parts_of_a_model_are_counted() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(model_file(directory.path()).expect_err("empty").to_string().contains("onnx/model.onnx"));
         let write = |name: &str, bytes: usize| {
             let path = directory.path().join(name);
             std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
@@ -131,7 +118,6 @@ mod tests {
         let whole = write("onnx/model.onnx", 10);
         write("onnx/model.onnx_data", 100);
         write("onnx/other.onnx", 1_000);
-        assert_eq!(model_file(directory.path()), Ok(whole.clone()));
         assert_eq!(size(&whole), 110);
     }
 

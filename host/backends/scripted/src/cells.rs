@@ -71,6 +71,13 @@ impl Cells {
         }
     }
 
+    /// Gives `to`, which is empty, cells of its own with the first `length` tokens of `from`.
+    pub(crate) fn copy(&mut self, from: SequenceId, to: SequenceId, length: usize) {
+        for token in self.read(from).0.iter().take(length).copied().collect::<Vec<_>>() {
+            self.push(to, token);
+        }
+    }
+
     pub(crate) fn truncate(&mut self, sequence: SequenceId, length: usize) {
         let Some(held) = self.sequences.get_mut(usize::from(sequence.0)) else { return };
         held.tokens.truncate(length);

@@ -27,18 +27,24 @@
 //! N is at most 1,000,000, and a reply that is written out in advance at most 1 MiB. The token that comes next has a logit 30 above
 //! the others, which are noise in [-1, 1): greedy sampling and temperatures up to 1 follow the script. A reply that was led off its
 //! script (by a high temperature or a schema) ends with its next token.
+//!
+//! An adapter is a file with one word. A reply that is text has it before each of its words; a step whose rows were begun with
+//! different adapters fails.
 
+mod adapters;
 mod cells;
 mod probe;
 mod script;
 mod words;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use tollgate_backend::{Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
 
+use adapters::Adapters;
 use cells::Cells;
 pub use probe::{Probe, StepRecord};
 use script::{Fault, Reply};
@@ -61,6 +67,8 @@ pub struct Settings {
     pub virtual_time: bool,
     /// See [`Capabilities::prefix_copy`].
     pub prefix_copy: bool,
+    /// See [`Capabilities::copies_share`].
+    pub copies_share: bool,
     /// See [`Capabilities::partial_remove`].
     pub partial_remove: bool,
     /// Bytes that it says it takes.
@@ -77,6 +85,7 @@ impl Default for Settings {
             prefill_us_per_token: 0,
             virtual_time: false,
             prefix_copy: true,
+            copies_share: true,
             partial_remove: true,
             memory_bytes: 0,
         }
@@ -89,6 +98,7 @@ pub struct Scripted {
     capabilities: Capabilities,
     words: Arc<Words>,
     cells: Cells,
+    adapters: Adapters,
     /// What each sequence is about to say, once that is known.
     replies: Vec<Option<Reply>>,
     /// For each row of the last step, where its logits begin.
@@ -109,12 +119,14 @@ impl Scripted {
                 sequence_tokens: settings.context_tokens,
                 step_rows: settings.step_rows.max(1),
                 prefix_copy: settings.prefix_copy,
+                copies_share: settings.copies_share,
                 partial_remove: settings.partial_remove,
-                adapters: false,
+                adapters: true,
                 images: false,
             },
             words: Arc::new(Words::new()),
             cells: Cells::new(max_sequences),
+            adapters: Adapters::new(max_sequences),
             replies: (0..max_sequences).map(|_| None).collect(),
             offsets: Vec::new(),
             logits: Vec::new(),
@@ -141,6 +153,7 @@ impl Scripted {
             if to_usize(row.position) != *length {
                 return failed("a row is not at the end of its sequence");
             }
+            self.adapters.check(row.sequence, self.cells.length(row.sequence))?;
             *length += 1;
         }
         let room = to_usize(self.capabilities.context_tokens).saturating_sub(self.cells.used());
@@ -155,7 +168,7 @@ impl Scripted {
         let (tokens, state) = self.cells.read(sequence);
         let Some(slot) = self.replies.get_mut(usize::from(sequence.0)) else { return Ok(()) };
         if slot.is_none() {
-            *slot = Reply::find(tokens, &self.words);
+            *slot = Reply::find(tokens, &self.words, self.adapters.word());
         }
         let said = slot.as_ref().map_or(0, |reply| tokens.len().saturating_sub(reply.start));
         match slot.as_ref().and_then(|reply| reply.fault) {
@@ -197,6 +210,9 @@ impl Backend for Scripted {
         self.offsets.clear();
         self.logits.clear();
         for row in rows {
+            if self.cells.length(row.sequence) == 0 {
+                self.adapters.begin(row.sequence);
+            }
             self.cells.push(row.sequence, row.token);
             if self.words.begins_message(row.token) {
                 self.forget(row.sequence);
@@ -207,7 +223,7 @@ impl Backend for Scripted {
             }
         }
         let sampled = rows.iter().filter(|row| row.wants_logits).count();
-        self.probe.record(rows, sampled, self.cells.used());
+        self.probe.record(rows, sampled, self.cells.used(), self.adapters.selected());
         let prefilled = u64::try_from(rows.len() - sampled).unwrap_or(u64::MAX);
         let decode_us = if sampled > 0 { self.settings.token_us } else { 0 };
         let us = prefilled.saturating_mul(self.settings.prefill_us_per_token).saturating_add(decode_us);
@@ -231,7 +247,14 @@ impl Backend for Scripted {
         if self.cells.length(to) > 0 || self.cells.length(from) < to_usize(length) {
             return Err(BackendError::Unsupported("copying to a full sequence, or more than there is"));
         }
-        self.cells.share(from, to, to_usize(length));
+        if self.settings.copies_share {
+            self.cells.share(from, to, to_usize(length));
+        } else if self.cells.used() + to_usize(length) > to_usize(self.settings.context_tokens) {
+            return Err(BackendError::Unsupported("copying more than there is room for"));
+        } else {
+            self.cells.copy(from, to, to_usize(length));
+        }
+        self.adapters.copy(from, to);
         self.forget(to);
         Ok(())
     }
@@ -245,6 +268,21 @@ impl Backend for Scripted {
         self.forget(sequence);
         self.probe.record_cells(self.cells.used());
         Ok(())
+    }
+
+    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {
+        let loaded = self.adapters.load(path, scale);
+        self.probe.record_adapters(self.adapters.count());
+        loaded
+    }
+
+    fn drop_adapter(&mut self, adapter: AdapterId) {
+        self.adapters.remove(adapter);
+        self.probe.record_adapters(self.adapters.count());
+    }
+
+    fn select_adapter(&mut self, adapter: Option<AdapterId>) -> Result<(), BackendError> {
+        self.adapters.select(adapter)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tollgate_backend::Row;
+use tollgate_backend::{AdapterId, Row};
 
 /// Steps that are remembered; older ones are dropped.
 const REMEMBERED: usize = 65_536;
@@ -22,6 +22,8 @@ pub struct StepRecord {
     pub position: u32,
     /// Cells in use afterwards.
     pub cells: usize,
+    /// The adapter of all its rows.
+    pub adapter: Option<AdapterId>,
 }
 
 /// A window on a [`Scripted`](crate::Scripted) backend, from any thread.
@@ -32,6 +34,7 @@ pub struct Probe(Arc<Mutex<Seen>>);
 struct Seen {
     steps: VecDeque<StepRecord>,
     cells: usize,
+    adapters: usize,
     elapsed: Duration,
 }
 
@@ -48,6 +51,12 @@ impl Probe {
         self.lock().cells
     }
 
+    /// Adapters that are loaded now.
+    #[must_use]
+    pub fn adapters(&self) -> usize {
+        self.lock().adapters
+    }
+
     /// What all steps would have taken, in virtual time.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
@@ -59,7 +68,7 @@ impl Probe {
         seen.elapsed = seen.elapsed.saturating_add(time);
     }
 
-    pub(crate) fn record(&self, rows: &[Row], sampled: usize, cells: usize) {
+    pub(crate) fn record(&self, rows: &[Row], sampled: usize, cells: usize, adapter: Option<AdapterId>) {
         let mut sequences: Vec<u16> = rows.iter().map(|row| row.sequence.0).collect();
         sequences.sort_unstable();
         sequences.dedup();
@@ -68,8 +77,12 @@ impl Probe {
             seen.steps.pop_front();
         }
         let position = rows.first().map_or(0, |row| row.position);
-        seen.steps.push_back(StepRecord { rows: rows.len(), sampled, sequences: sequences.len(), position, cells });
+        seen.steps.push_back(StepRecord { rows: rows.len(), sampled, sequences: sequences.len(), position, cells, adapter });
         seen.cells = cells;
+    }
+
+    pub(crate) fn record_adapters(&self, adapters: usize) {
+        self.lock().adapters = adapters;
     }
 
     pub(crate) fn record_cells(&self, cells: usize) {

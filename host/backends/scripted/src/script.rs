@@ -51,13 +51,14 @@ enum Script {
 }
 
 impl Reply {
-    /// Reads the command in a prompt. `None` if the prompt does not end where the model is to speak.
-    pub(crate) fn find(tokens: &[Token], words: &Words) -> Option<Reply> {
+    /// Reads the command in a prompt; `adapter` stands before each word of the reply. `None` if the prompt does not end where the
+    /// model is to speak.
+    pub(crate) fn find(tokens: &[Token], words: &Words, adapter: &str) -> Option<Reply> {
         let mut messages = messages(tokens, words).into_iter().rev();
         let last = messages.next().filter(|message| message.role == "assistant")?;
         let user = messages.find(|message| message.role == "user");
         let command = user.map(|message| body(tokens, message.start, words)).unwrap_or_default();
-        let (script, fault) = read(&command, words);
+        let (script, fault) = read(&command, words, adapter);
         Some(Reply { start: last.start, fault, script })
     }
 
@@ -102,9 +103,10 @@ fn body(tokens: &[Token], start: usize, words: &Words) -> String {
     String::from_utf8_lossy(&words.bytes(&body)).into_owned()
 }
 
-fn read(command: &str, words: &Words) -> (Script, Option<Fault>) {
+fn read(command: &str, words: &Words, adapter: &str) -> (Script, Option<Fault>) {
     let (name, rest) = command.split_once(' ').unwrap_or((command.trim_end(), ""));
-    let fixed = |text: &str| Script::Fixed(words.plain(text));
+    let plain = |text: &str| words.plain(&adapted(text, adapter));
+    let fixed = |text: &str| Script::Fixed(plain(text));
     let counted = |count: usize| (1..=count).map(|number| number.to_string()).collect::<Vec<_>>().join(" ");
     match name {
         "say" => (fixed(rest), None),
@@ -117,12 +119,12 @@ fn read(command: &str, words: &Words) -> (Script, Option<Fault>) {
         }
         "utf8" => (fixed(&cut(WIDE.iter().cycle().take(number(rest)).collect())), None),
         "think" => {
-            let thought = [vec![THINK], words.plain(rest), vec![THOUGHT], words.plain("done")].concat();
+            let thought = [vec![THINK], plain(rest), vec![THOUGHT], plain("done")].concat();
             (Script::Fixed(thought), None)
         }
         "random" => (Script::Random(number(rest.split_whitespace().next().unwrap_or_default())), None),
         "json" => (Script::Json, None),
-        "forever" => (Script::Forever(words.plain("and on ")), None),
+        "forever" => (Script::Forever(plain("and on ")), None),
         "fail" => {
             let at = number(rest).max(1);
             (fixed(&cut(counted(at))), Some(Fault::Fail { at }))
@@ -135,6 +137,15 @@ fn read(command: &str, words: &Words) -> (Script, Option<Fault>) {
         "nan" => (Script::Nan, None),
         _ => (fixed(&cut(format!("You said: {command}"))), None),
     }
+}
+
+/// A text with an adapter's word before each of its own.
+fn adapted(text: &str, adapter: &str) -> String {
+    if adapter.is_empty() {
+        return text.to_owned();
+    }
+    let word = |word: &str| if word.is_empty() { String::new() } else { format!("{adapter}{word}") };
+    cut(text.split(' ').map(word).collect::<Vec<_>>().join(" "))
 }
 
 fn number(text: &str) -> usize {

@@ -153,3 +153,29 @@ fn words_come_back_as_they_were_and_control_tokens_only_on_request() {
         assert_eq!(controls, usize::from(parse_special));
     }
 }
+
+#[test]
+fn an_adapter_changes_every_word_and_no_sequence_has_two() {
+    let path = std::env::temp_dir().join(format!("tollgate-scripted-{}", std::process::id()));
+    std::fs::write(&path, "re-\n").expect("written");
+    let mut backend = backend();
+    let adapter = backend.load_adapter(&path, 1.0).expect("loaded");
+    let silent = backend.load_adapter(&path, 0.0).expect("loaded");
+    std::fs::remove_file(&path).expect("there");
+    assert!(backend.load_adapter(&path, 1.0).is_err(), "no file, no adapter");
+    assert_eq!(backend.probe().adapters(), 2);
+    let tokens = prompt(&backend, "say one two");
+    for (sequence, selected, first) in [(0, Some(adapter), b'r'), (1, None, b'o'), (2, Some(silent), b'o')] {
+        backend.select_adapter(selected).expect("there");
+        feed(&mut backend, sequence, &tokens).expect("decoded");
+        assert_eq!(likeliest(backend.logits(0).expect("logits")), Token::from(first));
+    }
+    assert!(matches!(feed(&mut backend, 0, &[7]), Err(DecodeError::Failed(_))), "begun with another");
+    backend.select_adapter(Some(adapter)).expect("there");
+    backend.copy_prefix(SequenceId(0), SequenceId(3), 4).expect("copied");
+    feed(&mut backend, 3, &[7]).expect("what was copied is the adapter's as well");
+    backend.drop_adapter(adapter);
+    assert!(matches!(feed(&mut backend, 0, &[7]), Err(DecodeError::Failed(_))), "it is gone");
+    assert!(backend.select_adapter(Some(adapter)).is_err());
+    assert_eq!(text("say one two"), "one two");
+}

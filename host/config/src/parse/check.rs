@@ -13,6 +13,7 @@ use crate::key::Timestamp;
 use crate::listener::Addresses;
 use crate::network::Network;
 use crate::problem::{Position, Problem, shown, suggest};
+use crate::provider::HostPort;
 use crate::source::Source;
 use crate::telemetry::Endpoint;
 use crate::text::{Allowed, Id, Malformed, Name, PublicKey, Sha256Hex};
@@ -239,6 +240,7 @@ fn malformed(format: &str, text: &str) -> Option<Malformed> {
         Source::FORMAT => text.parse::<Source>().err(),
         Timestamp::FORMAT => text.parse::<Timestamp>().err(),
         Endpoint::FORMAT => text.parse::<Endpoint>().err(),
+        HostPort::FORMAT => text.parse::<HostPort>().err(),
         Addresses::FORMAT => text.parse::<std::net::SocketAddr>().err().map(|_| Malformed {
             what: "an IP address with a port",
             cure: "write one, such as `127.0.0.1:8443` or `[::1]:8443`; host names are not resolved",

@@ -68,7 +68,8 @@ impl Rope {
     /// What `config.json` says of positions, in its older or its newer form.
     pub(super) fn of(raw: &Raw, family: Family, head_dim: u32, context: u32) -> Result<Self, ConvertError> {
         let (stretch, sliding) = stretches(raw)?;
-        let base = positive("rope_theta", stretch.rope_theta.or(raw.rope_theta).unwrap_or(10_000.0))?;
+        let default = if family == Family::Gemma3 { 1_000_000.0 } else { 10_000.0 };
+        let base = positive("rope_theta", stretch.rope_theta.or(raw.rope_theta).unwrap_or(default))?;
         let local = sliding.and_then(|sliding| sliding.rope_theta).or(raw.rope_local_base_freq).unwrap_or(10_000.0);
         let sliding_base = (family == Family::Gemma3).then(|| positive("rope_local_base_freq", local)).transpose()?;
         let part = stretch.partial_rotary_factor.or(raw.partial_rotary_factor).unwrap_or(1.0);
@@ -194,4 +195,23 @@ fn long(stretch: &Stretch, original: u32, span: &Span) -> Result<Scaling, Conver
         original,
         attention: positive("attention_factor", stretch.attention_factor.unwrap_or(derived))?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn gemma_3_has_a_base_of_its_own() {
+        let base = |config: Value, family| {
+            let raw = serde_json::from_value::<Raw>(config).expect("a config");
+            let rope = Rope::of(&raw, family, 64, 512).expect("taken");
+            (rope.base.to_string(), rope.sliding_base.map(|base| base.to_string()))
+        };
+        assert_eq!(base(json!({}), Family::Gemma3), ("1000000".to_owned(), Some("10000".to_owned())));
+        assert_eq!(base(json!({"rope_theta": 5.0}), Family::Gemma3).0, "5");
+        assert_eq!(base(json!({}), Family::Phi3), ("10000".to_owned(), None));
+    }
 }

@@ -7,6 +7,8 @@ use crate::error::{FormatError, ensure, malformed};
 
 /// The largest in use have some 300 KiB.
 const MAX_BYTES: usize = 1 << 20;
+/// Bytes that a few characters may become; the longest in Unicode's tables has 33.
+const MAX_REPLACEMENT: usize = 64;
 
 /// One node of the trie.
 #[derive(Clone, Copy)]
@@ -32,12 +34,14 @@ impl Node {
 }
 
 /// Tries every path of the trie.
-pub(super) fn check_charsmap(bytes: &[u8]) -> Result<(), FormatError> {
+pub(crate) fn check_charsmap(bytes: &[u8]) -> Result<(), FormatError> {
     ensure!(bytes.len() <= MAX_BYTES, "`precompiled_charsmap` has {} bytes, the most is {MAX_BYTES}", bytes.len());
     let short = || malformed("`precompiled_charsmap` is cut short");
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(short)?;
     let (trie, replacements) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
     ensure!(replacements.last() == Some(&0), "the replacements of `precompiled_charsmap` do not end in a zero");
+    let words =
+        std::str::from_utf8(replacements).map_err(|_| malformed("the replacements of `precompiled_charsmap` are no UTF-8"))?;
     let nodes = trie.as_chunks::<4>().0.iter().map(|node| Node(u32::from_le_bytes(*node))).collect::<Vec<_>>();
     let Some(root) = nodes.first() else { return Ok(()) };
     let outside = || malformed("`precompiled_charsmap` has a step out of its trie");
@@ -57,18 +61,31 @@ pub(super) fn check_charsmap(bytes: &[u8]) -> Result<(), FormatError> {
             let end = nodes.get(next as usize).ok_or_else(outside)?;
             let is_good = !node.is_leaf() || end.value() < replacements.len();
             ensure!(is_good, "`precompiled_charsmap` has a replacement at {}, of {} bytes", end.value(), replacements.len());
+            if node.is_leaf() {
+                check_replacement(words, end.value())?;
+            }
             open.push(next);
         }
     }
     Ok(())
 }
 
+/// It begins with a character, and ends soon.
+fn check_replacement(words: &str, at: usize) -> Result<(), FormatError> {
+    let rest = words
+        .get(at..)
+        .ok_or_else(|| malformed(format!("`precompiled_charsmap` has a replacement amid a character, at {at}")))?;
+    let is_short = rest.bytes().take(MAX_REPLACEMENT + 1).any(|byte| byte == 0);
+    ensure!(is_short, "`precompiled_charsmap` has a replacement of more than {MAX_REPLACEMENT} bytes, at {at}");
+    Ok(())
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// `a` becomes the replacement at `value`: the root's children are at 0x100, the child's at 0x200.
-    fn map(value: u32, nodes: usize) -> Vec<u8> {
+    pub(crate) fn map(value: u32, nodes: usize) -> Vec<u8> {
         let mut trie = vec![0_u32; nodes];
         trie[0] = 0x100 << 10;
         let child = 0x100 ^ u32::from(b'a');
@@ -91,5 +108,16 @@ mod tests {
         let mut endless = map(0, 0x300);
         endless.pop();
         assert!(refused(&endless).contains("do not end in a zero"));
+        let with = |value, words: &[u8]| {
+            let mut bytes = map(value, 0x300);
+            bytes.truncate(4 + 4 * 0x300);
+            bytes.extend(words);
+            bytes
+        };
+        check_charsmap(&with(3, "\u{e9}\0\u{e9}\0".as_bytes())).unwrap();
+        assert!(refused(&with(1, "\u{e9}\0".as_bytes())).contains("amid a character, at 1"));
+        assert!(refused(&with(0, b"\xff\0")).contains("no UTF-8"));
+        check_charsmap(&with(1, &[[b'x'; 65].as_slice(), b"\0"].concat())).unwrap();
+        assert!(refused(&with(0, &[[b'x'; 65].as_slice(), b"\0"].concat())).contains("more than 64 bytes, at 0"));
     }
 }

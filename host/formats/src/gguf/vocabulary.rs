@@ -8,7 +8,7 @@ use super::{Array, Gguf, Value, Values};
 use crate::error::{FormatError, Quoted, ensure, malformed, support};
 
 const MAX_WORDS: u64 = 2 << 20;
-const TOKENIZERS: [&str; 9] = ["llama", "gpt2", "bert", "t5", "rwkv", "plamo2", "gemma4", "hybriddna", "whitespace"];
+const TOKENIZERS: [&str; 8] = ["llama", "gpt2", "bert", "t5", "plamo2", "gemma4", "hybriddna", "whitespace"];
 /// llama.cpp's number for a word that stands for one byte.
 const BYTE: i32 = 6;
 /// The keys `tokenizer.ggml.{}_token_id`; the missing letter of `seperator` is the format's.
@@ -39,6 +39,8 @@ pub(super) fn check_vocabulary(gguf: &Gguf) -> Result<u64, FormatError> {
     let tokenizer = gguf.string("tokenizer.ggml.model").ok_or_else(missing)?;
     let has_words = !matches!(tokenizer, "none" | "no_vocab");
     support!(has_words, "it has no vocabulary; a model is served with one");
+    // llama.cpp never ends on a text whose next byte begins no word.
+    support!(tokenizer != "rwkv", "it has a tokenizer of the kind rwkv, which is not run here; take a model with another");
     let is_known = TOKENIZERS.contains(&tokenizer);
     support!(is_known, "`tokenizer.ggml.model` is {}; it is one of {}", Quoted(tokenizer), TOKENIZERS.join(", "));
     let missing = || malformed("`tokenizer.ggml.tokens` is missing, or not an array of texts");

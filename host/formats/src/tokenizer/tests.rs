@@ -1,8 +1,11 @@
 //! Small tokenizers, whole and spoiled.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 use super::*;
+use crate::gguf::charsmap::tests::map;
 use crate::testing::{demo, spoiled};
 
 const BPE: &str = r#""type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]"#;
@@ -105,6 +108,42 @@ fn hostile_documents_are_refused_in_words() {
     }
     let huge = vec![b' '; MAX_BYTES + 1];
     assert!(read(&huge).unwrap_err().to_string().contains("the most is 64 MiB"));
+}
+
+#[test]
+fn normalizers_are_bounded_in_words() {
+    let with = |normalizer: &str| read(document("", BPE).replace(r#"{"type":"NFC"}"#, normalizer).as_bytes()).map(|_| ());
+    let table = |bytes: &[u8]| format!(r#"{{"type":"Precompiled","precompiled_charsmap":"{}"}}"#, STANDARD.encode(bytes));
+    let list = |steps: &[&str]| format!(r#"{{"type":"Sequence","normalizers":[{}]}}"#, steps.join(","));
+    let (spaces, mark) =
+        (r#"{"type":"Replace","pattern":{"String":" "},"content":"\u2581"}"#, r#"{"type":"Prepend","prepend":"\u2581"}"#);
+    let (nfc, good) = (r#"{"type":"NFC"}"#, table(&map(0, 0x300)));
+    for taken in ["null", nfc, &list(&[]), &list(&[mark, spaces]), &list(&[&good, spaces]), &list(&[nfc; 63])] {
+        with(taken).unwrap();
+    }
+    let deep = (0..5).fold(nfc.to_owned(), |inner, _| list(&[&inner]));
+    let long = format!(r#"{{"type":"Replace","pattern":{{"Regex":""}},"content":"{}"}}"#, "x".repeat(64));
+    let cases = [
+        (list(&[nfc; 64]), "more than 64 steps"),
+        (deep, "nested too deep"),
+        (list(&[spaces; 4]), "up to 81 times as long; the most is 64"),
+        (list(&[r#"{"type":"ByteLevel"}"#; 7]), "up to 128 times"),
+        (list(&[&good, &good]), "two steps of the type Precompiled"),
+        (list(&["null"]), "is null"),
+        (long, "up to 65 times"),
+        (r#"{"type":"Replace","pattern":{"String":""},"content":"a"}"#.to_owned(), "replaces an empty text"),
+        (r#"{"type":"Replace","pattern":{"Other":""},"content":"a"}"#.to_owned(), "a `String` or a `Regex`"),
+        (r#"{"prepend":"a"}"#.to_owned(), "has no `type`"),
+        (r#"{"type":"Other"}"#.to_owned(), "`Other`, which is not known"),
+        (good.replace("Precompiled", "BertNormalizer"), "of the type BertNormalizer has a `precompiled_charsmap`"),
+        (table(&map(0, 0x2ff)), "a step out of its trie"),
+        (table(b"\0\0\0\0\0"), "a trie of 0 bytes"),
+        (r#"{"type":"Precompiled","precompiled_charsmap":"*"}"#.to_owned(), "is not base64"),
+    ];
+    for (normalizer, expected) in cases {
+        let said = with(&normalizer).unwrap_err().to_string();
+        assert!(said.contains(expected), "{said:?} lacks {expected:?}");
+    }
 }
 
 proptest! {

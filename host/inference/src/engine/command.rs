@@ -47,6 +47,11 @@ impl Doorbell {
         self.0.rung.store(false, SeqCst);
     }
 
+    /// Whether it wakes the same thread.
+    pub(super) fn is(&self, other: &Doorbell) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Where commands go.
     pub(super) fn commands(&self) -> &SyncSender<Command> {
         &self.0.commands

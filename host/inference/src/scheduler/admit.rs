@@ -1,7 +1,8 @@
 //! From the queue into the backend: a sequence id, cells, and whatever part of the prompt is there already.
 //!
 //! Cells are counted by what each sequence has and will have; shared ones count once, with whom they were copied from. That can
-//! be off by what outlives its source. The backend has the last word ([`DecodeError::Full`](tollgate_backend::DecodeError)).
+//! be off by what outlives its source. Where copies do not share, each counts in full. The backend has the last word
+//! ([`DecodeError::Full`](tollgate_backend::DecodeError)).
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use tollgate_backend::{SequenceId, Token};
 
 use super::prefix::{Match, common};
-use super::sequence::{Salt, Sequence};
+use super::sequence::{Scope, Sequence};
 use super::{Scheduler, to_usize};
 
 /// Where a sequence begins.
@@ -50,7 +51,7 @@ impl Scheduler {
             let is_seat_free = self.running.len() < self.seats();
             let place = if is_seat_free { self.find_place(found, tokens, headroom) } else { None };
             let Some(place) = place else {
-                if self.make_way(own_cells(found, tokens.saturating_add(headroom))) {
+                if self.make_way(self.own_cells(found, tokens.saturating_add(headroom))) {
                     continue;
                 }
                 return;
@@ -184,26 +185,26 @@ impl Scheduler {
             return None;
         }
         let tokens = sequence.findable(self.limits.deterministic);
-        let mut idle = self.slots.find(sequence.salt, tokens);
+        let mut idle = self.slots.find(sequence.scope, tokens);
         if self.limits.deterministic {
             // Only what this prompt itself would have decoded in the same batches.
             let chunk = self.fixed_chunk().max(1);
             idle =
                 idle.map(|found| Match { length: found.length - found.length % chunk, ..found }).filter(|found| found.length > 0);
         }
-        let live = self.find_live(sequence.salt, tokens);
+        let live = self.find_live(sequence.scope, tokens);
         // Of equals the idle one: it may need no copy.
         [live, idle].into_iter().flatten().max_by_key(|found| found.length)
     }
 
-    fn find_live(&self, salt: Salt, tokens: &[Token]) -> Option<Match> {
+    fn find_live(&self, scope: Scope, tokens: &[Token]) -> Option<Match> {
         if !self.can_copy() {
             return None;
         }
         self.running
             .iter()
             .chain(&self.parked)
-            .filter(|sequence| sequence.salt == salt)
+            .filter(|sequence| sequence.scope == scope)
             .filter_map(|sequence| {
                 let length = common(sequence.decoded_tokens(), tokens);
                 let slot = sequence.slot?;
@@ -217,12 +218,14 @@ impl Scheduler {
         let whole = tokens.saturating_add(headroom);
         let (keep, length) = (found.map(|found| found.slot), found.map_or(0, |found| found.length));
         let is_copy = found.is_some_and(|found| !found.is_idle);
-        let own = own_cells(found, whole);
+        let own = self.own_cells(found, whole);
         // If it cannot fit beside the running ones, nothing is given up for it.
         if !self.running.is_empty() && self.reserved().saturating_add(own) > self.context_tokens() {
             return None;
         }
-        if self.make_cells(whole.saturating_sub(length), keep) {
+        let is_whole = found.is_some_and(|found| !self.takes_over(found)) && !self.copies_share();
+        let needed = if is_whole { whole } else { whole.saturating_sub(length) };
+        if self.make_cells(needed, keep) {
             return self.occupy(found);
         }
         // A long idle prefix with little in common is not worth waiting for.
@@ -256,6 +259,27 @@ impl Scheduler {
         self.backend.capabilities().prefix_copy && !self.limits.deterministic
     }
 
+    /// Whether a copy counts once with what it was copied from.
+    fn copies_share(&self) -> bool {
+        self.backend.capabilities().copies_share
+    }
+
+    /// Of the cells of a whole sequence those that it does not share with a running one.
+    fn own_cells(&self, found: Option<Match>, whole: usize) -> usize {
+        found.filter(|found| !found.is_idle && self.copies_share()).map_or(whole, |found| whole.saturating_sub(found.length))
+    }
+
+    /// Whether a prefix may be taken over.
+    fn can_take(&self, found: Match) -> bool {
+        found.is_idle && (found.length == found.held || self.backend.capabilities().partial_remove)
+    }
+
+    /// Whether it is rather than copied. A long conversation is not cut down for the few words that another begins with, if they can
+    /// be copied.
+    fn takes_over(&self, found: Match) -> bool {
+        self.can_take(found) && (found.length.saturating_mul(2) >= found.held || !self.can_copy())
+    }
+
     /// Cuts a sequence of `held` tokens down to `length`. Returns whether anything is left of it.
     pub(super) fn cut(&mut self, id: SequenceId, length: usize, held: usize) -> bool {
         length > 0 && (length == held || self.backend.truncate(id, self::length(length)).is_ok())
@@ -265,17 +289,14 @@ impl Scheduler {
     fn occupy(&mut self, found: Option<Match>) -> Option<Place> {
         let Some(found) = found else { return self.begin() };
         let can_copy = self.can_copy();
-        let can_take = found.is_idle && (found.length == found.held || self.backend.capabilities().partial_remove);
-        // A long conversation is not cut down for the few words that another begins with, if they can be copied.
-        let takes = can_take && (found.length.saturating_mul(2) >= found.held || !can_copy);
-        if takes {
+        if self.takes_over(found) {
             return self.take_over(found);
         }
         if can_copy {
             if let Some(slot) = self.claim(Some(found.slot)) {
                 return Some(self.copy(found, slot));
             }
-            if can_take {
+            if self.can_take(found) {
                 return self.take_over(found);
             }
         }
@@ -300,7 +321,10 @@ impl Scheduler {
 
     fn copy(&mut self, found: Match, slot: SequenceId) -> Place {
         match self.backend.copy_prefix(found.slot, slot, length(found.length)) {
-            Ok(()) => Place { slot, decoded: found.length, shared: found.length },
+            Ok(()) => {
+                let shared = if self.copies_share() { found.length } else { 0 };
+                Place { slot, decoded: found.length, shared }
+            }
             Err(error) => {
                 tracing::warn!(model = %self.name, %error, "a prefix cannot be copied");
                 Place { slot, decoded: 0, shared: 0 }
@@ -333,11 +357,6 @@ impl Scheduler {
     fn context_tokens(&self) -> usize {
         to_usize(self.backend.capabilities().context_tokens)
     }
-}
-
-/// Of the cells of a whole sequence those that it does not share with a running one.
-fn own_cells(found: Option<Match>, whole: usize) -> usize {
-    found.filter(|found| !found.is_idle).map_or(whole, |found| whole.saturating_sub(found.length))
 }
 
 /// A sequence has less than 4 billion tokens.

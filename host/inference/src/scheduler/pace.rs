@@ -106,6 +106,14 @@ impl Pace {
         self.row_s = blend(self.row_s, row_s);
     }
 
+    /// A step with prompts alone was decoded, and so many streams waited for it: it counts as if they had been in it.
+    pub(super) fn learn_apart(&mut self, streams: usize, prompt_rows: usize, took: Duration) {
+        let Some(alone_s) = self.alone(streams) else { return };
+        self.learn(streams, prompt_rows, took.saturating_add(Duration::from_secs_f64(alone_s)));
+        // The streams' own step fills the credit, when it comes.
+        self.credit_s -= REFILL * alone_s;
+    }
+
     /// What a step of this many streams takes.
     fn alone(&self, streams: usize) -> Option<f64> {
         self.alone_s.get(streams.checked_sub(1)?).copied().filter(|seconds| *seconds > 0.0)
@@ -200,6 +208,30 @@ mod tests {
             let least_s = 20_000.0 * machine.1.saturating_sub(machine.0) as f64 / 1e6;
             assert!(all_s - own_s - MOST_CREDIT_S - burst_s - least_s <= own_s * 1.05, "{machine:?}: {own_s} of {all_s}");
         }
+    }
+
+    /// Prompts with one adapter and streams with another: their steps take turns, and the share is the same.
+    #[test]
+    fn prompts_apart_from_the_streams_keep_to_the_share_too() {
+        let (mut pace, mut own_s, mut other_s) = (Pace::new(), 0.0, 0.0);
+        for _ in 0..400 {
+            pace.learn(1, 0, Duration::from_millis(10));
+            own_s += 0.01;
+            let rows = pace.allow(1, false).rows.max(1);
+            let took = Duration::from_micros(100 * rows as u64);
+            pace.learn_apart(1, rows, took);
+            other_s += took.as_secs_f64();
+        }
+        assert!(other_s <= own_s * (SLOWER - 1.0) * 1.05 && other_s >= own_s * (SLOWER - 1.0) * 0.8, "{other_s} beside {own_s}");
+        for _ in 0..20_000 {
+            pace.learn(1, 0, Duration::from_millis(10));
+            own_s += 0.01;
+            let rows = pace.allow(1, true).rows.max(1);
+            let took = Duration::from_micros(1_000 * rows as u64);
+            pace.learn_apart(1, rows, took);
+            other_s += took.as_secs_f64();
+        }
+        assert!(other_s - MOST_CREDIT_S <= own_s * 1.1, "{other_s} beside {own_s}");
     }
 
     #[test]

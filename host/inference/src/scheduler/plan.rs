@@ -4,6 +4,8 @@
 //! tenant by its weight, so that a short one is not behind a long one; what a tenant cannot use goes to the next. How much that may
 //! be beside streams, and when short prompts go first, is the pace's to say ([`super::pace`]).
 
+use tollgate_backend::AdapterId;
+
 use super::pace::Allowance;
 
 /// What a running sequence asks for.
@@ -29,6 +31,20 @@ pub(super) struct Chunk {
     pub(super) index: usize,
     /// At least 1.
     pub(super) rows: usize,
+}
+
+/// The adapter whose turn it is: the next after `last`, round about; no adapter counts as one. So whatever the numbers, each
+/// sequence gets on as fast as every other, and a step has the rows of one adapter.
+pub(super) fn next_turn(adapters: impl Iterator<Item = Option<AdapterId>> + Clone, last: Option<AdapterId>) -> Option<AdapterId> {
+    let after = adapters.clone().filter(|adapter| *adapter > last).min();
+    after.or_else(|| adapters.min()).flatten()
+}
+
+/// The most sequences with one adapter, or without, that lack one token; `sequences` are adapters and tokens that are lacking.
+pub(super) fn most_streams(sequences: impl Iterator<Item = (Option<AdapterId>, usize)> + Clone) -> usize {
+    let streams = sequences.filter(|(_, remaining)| *remaining == 1).map(|(adapter, _)| adapter);
+    let of_same = |adapter: Option<AdapterId>| streams.clone().filter(|other| *other == adapter).count();
+    streams.clone().map(of_same).max().unwrap_or(0)
 }
 
 /// How many sequences lack one token.
@@ -181,6 +197,21 @@ mod tests {
         let mut chunks = Vec::new();
         assert_eq!(super::share(needs.into_iter(), 100, Allowance { rows: 40, is_burst: true }, &mut chunks), 1);
         assert_eq!([0, 1, 2, 3].map(|index| rows(&chunks, index)), [0, 1, 20, 20]);
+    }
+
+    #[test]
+    fn adapters_take_turns_round_about() {
+        let [first, second, third] = [None, Some(AdapterId(3)), Some(AdapterId(7))];
+        let running = [third, first, third, second, first];
+        let next = |last| next_turn(running.into_iter(), last);
+        assert_eq!([next(first), next(second), next(third)], [second, third, first]);
+        // Who was last may have left.
+        assert_eq!([next(Some(AdapterId(5))), next(Some(AdapterId(9)))], [third, first]);
+        assert_eq!(next_turn([third; 2].into_iter(), third), third);
+        assert_eq!(next_turn([None; 2].into_iter(), None), None);
+        assert_eq!(next_turn(std::iter::empty(), third), None);
+        assert_eq!(most_streams([(first, 1), (third, 1), (first, 5), (third, 1), (second, 9)].into_iter()), 2);
+        assert_eq!(most_streams([(second, 9)].into_iter()), 0);
     }
 
     #[test]

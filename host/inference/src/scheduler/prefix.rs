@@ -1,12 +1,12 @@
 //! The backend's sequence ids: who holds which, and what idle ones still remember.
 //!
 //! A sequence that has ended leaves its tokens behind as a prefix, until the id or the cells are needed: the one that was used
-//! longest ago goes first. Prefixes are found by the salt of their tenant and then by the tokens themselves, so that no other
-//! tenant can meet one (P-A9) and no hash can collide.
+//! longest ago goes first. Prefixes are found by the salt of their tenant with their adapter, and then by the tokens themselves, so
+//! that no other tenant can meet one (P-A9), none is used with another adapter, and no hash can collide.
 
-use tollgate_backend::{SequenceId, Token};
+use tollgate_backend::{AdapterId, SequenceId, Token};
 
-use super::sequence::Salt;
+use super::sequence::Scope;
 
 /// Every sequence id of a backend.
 pub(super) struct Slots {
@@ -24,7 +24,7 @@ enum Slot {
 }
 
 struct Prefix {
-    salt: Salt,
+    scope: Scope,
     tokens: Vec<Token>,
     /// Cells that are its own, not another's as well.
     cells: usize,
@@ -68,6 +68,13 @@ impl Slots {
         Some(id)
     }
 
+    /// An idle prefix of this adapter; its id is held now and still has to be emptied.
+    pub(super) fn take_of(&mut self, adapter: AdapterId) -> Option<SequenceId> {
+        let id = self.idle().find(|(_, prefix)| prefix.scope.adapter == Some(adapter)).map(|(id, _)| id)?;
+        self.set(id, Slot::Held);
+        Some(id)
+    }
+
     /// Takes over an idle prefix. Returns how many of its first `length` tokens have cells that others share.
     pub(super) fn take_over(&mut self, id: SequenceId, length: usize) -> usize {
         let shared = match self.slots.get(usize::from(id.0)) {
@@ -89,16 +96,16 @@ impl Slots {
     }
 
     /// What an id holds may be used again. `shared` of the tokens have cells that others share.
-    pub(super) fn keep(&mut self, id: SequenceId, salt: Salt, tokens: Vec<Token>, shared: usize) {
+    pub(super) fn keep(&mut self, id: SequenceId, scope: Scope, tokens: Vec<Token>, shared: usize) {
         self.clock = self.clock.saturating_add(1);
         let cells = tokens.len().saturating_sub(shared);
-        self.set(id, Slot::Idle(Prefix { salt, tokens, cells, used: self.clock }));
+        self.set(id, Slot::Idle(Prefix { scope, tokens, cells, used: self.clock }));
     }
 
-    /// The longest idle prefix of `tokens` under `salt`.
-    pub(super) fn find(&self, salt: Salt, tokens: &[Token]) -> Option<Match> {
+    /// The longest idle prefix of `tokens` within `scope`.
+    pub(super) fn find(&self, scope: Scope, tokens: &[Token]) -> Option<Match> {
         self.idle()
-            .filter(|(_, prefix)| prefix.salt == salt)
+            .filter(|(_, prefix)| prefix.scope == scope)
             .map(|(slot, prefix)| Match {
                 slot,
                 length: common(&prefix.tokens, tokens),
@@ -131,22 +138,37 @@ pub(super) fn common(one: &[Token], other: &[Token]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheduler::Salt;
 
-    const ANN: Salt = Salt([1; 32]);
-    const BOB: Salt = Salt([2; 32]);
+    const ANN: Scope = Scope { salt: Salt([1; 32]), adapter: None };
+    const BOB: Scope = Scope { salt: Salt([2; 32]), adapter: None };
 
     #[test]
     fn the_longest_prefix_of_ones_own_is_found() {
         let mut slots = Slots::new(3);
-        for (salt, tokens) in [(ANN, vec![1, 2, 3]), (ANN, vec![1, 2, 3, 4, 9]), (BOB, vec![1, 2, 3, 4, 5])] {
+        for (scope, tokens) in [(ANN, vec![1, 2, 3]), (ANN, vec![1, 2, 3, 4, 9]), (BOB, vec![1, 2, 3, 4, 5])] {
             let id = slots.take_free().expect("a free one");
-            slots.keep(id, salt, tokens, 0);
+            slots.keep(id, scope, tokens, 0);
         }
         let found = slots.find(ANN, &[1, 2, 3, 4, 5]).expect("found");
         assert_eq!((found.slot, found.length, found.held), (SequenceId(1), 4, 5));
         assert_eq!(slots.find(ANN, &[7]), None);
-        assert_eq!(slots.find(Salt([3; 32]), &[1, 2, 3]), None, "P-A9: nobody else's");
+        assert_eq!(slots.find(Scope { salt: Salt([3; 32]), adapter: None }, &[1, 2, 3]), None, "P-A9: nobody else's");
+        assert_eq!(slots.find(Scope { adapter: Some(AdapterId(1)), ..ANN }, &[1, 2, 3]), None, "nor another adapter's");
         assert_eq!(slots.idle_cells(), 13);
+    }
+
+    #[test]
+    fn an_adapters_prefixes_are_given_up_with_it() {
+        let mut slots = Slots::new(3);
+        let of = |adapter| Scope { adapter: Some(AdapterId(adapter)), ..ANN };
+        for scope in [ANN, of(1), of(2)] {
+            let id = slots.take_free().expect("a free one");
+            slots.keep(id, scope, vec![1, 2, 3], 0);
+        }
+        assert_eq!((slots.take_of(AdapterId(1)), slots.take_of(AdapterId(1))), (Some(SequenceId(1)), None));
+        assert_eq!(slots.idle_cells(), 6);
+        assert!(slots.find(of(1), &[1, 2]).is_none() && slots.find(of(2), &[1, 2]).is_some());
     }
 
     #[test]

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tollgate_backend::{SequenceId, Token, Vocabulary};
+use tollgate_backend::{AdapterId, SequenceId, Token, Vocabulary};
 use tollgate_domain::{FinishReason, Usage};
 
 use super::pace::SHORT_ROWS;
 use crate::constraint::Constraint;
-use crate::engine::{Finish, GenerateError, Writer};
+use crate::engine::{Adapter, Finish, GenerateError, Writer};
 use crate::reply::Reply;
 use crate::sampler::{self, Draw, SampleError, Sampler};
 use crate::sampling::Sampling;
@@ -23,6 +23,13 @@ const HEADROOM: u32 = 32;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Salt(pub(crate) [u8; 32]);
 
+/// Who may use what was computed: the tenant, with the adapter that it was computed with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scope {
+    pub(super) salt: Salt,
+    pub(super) adapter: Option<AdapterId>,
+}
+
 /// What a sequence is made of.
 pub(crate) struct Request {
     pub(crate) tokens: Vec<Token>,
@@ -32,6 +39,7 @@ pub(crate) struct Request {
     pub(crate) seed: u64,
     pub(crate) reply: Reply,
     pub(crate) salt: Salt,
+    pub(crate) adapter: Option<Adapter>,
     pub(crate) ticket: Ticket,
     pub(crate) weight: u32,
     pub(crate) deadline: Instant,
@@ -60,7 +68,7 @@ pub(crate) struct Sequence {
     pub(super) shared: usize,
     /// Where they are; `None` in the queue, or after the place was lost to others.
     pub(super) slot: Option<SequenceId>,
-    pub(super) salt: Salt,
+    pub(super) scope: Scope,
     pub(super) tenant: Arc<str>,
     /// Its place in the queue while it waits.
     pub(super) ticket: Option<Ticket>,
@@ -82,6 +90,8 @@ pub(crate) struct Sequence {
     seed: u64,
     constraint: Option<Constraint>,
     reply: Reply,
+    /// Keeps the adapter loaded.
+    _adapter: Option<Adapter>,
 }
 
 impl Sequence {
@@ -90,7 +100,7 @@ impl Sequence {
             decoded: 0,
             shared: 0,
             slot: None,
-            salt: request.salt,
+            scope: Scope { salt: request.salt, adapter: request.adapter.as_ref().map(Adapter::id) },
             tenant: Arc::clone(request.ticket.tenant()),
             ticket: Some(request.ticket),
             weight: request.weight,
@@ -107,6 +117,7 @@ impl Sequence {
             sampling: request.sampling,
             constraint: request.constraint,
             reply: request.reply,
+            _adapter: request.adapter,
             tokens: request.tokens,
         }
     }

@@ -41,7 +41,12 @@ impl Scheduler {
     fn plan(&mut self) {
         let is_fixed = self.limits.deterministic;
         let chunk = self.fixed_chunk();
-        let needs = self.running.iter().enumerate().map(|(index, sequence)| Need {
+        self.turn = plan::next_turn(self.running.iter().map(|sequence| sequence.scope.adapter), self.turn);
+        let turn = self.turn;
+        // Batches of one sequence each have one adapter each; others have that whose turn it is.
+        let is_next = move |sequence: &Sequence| is_fixed || sequence.scope.adapter == turn;
+        let next = self.running.iter().enumerate().filter(move |(_, sequence)| is_next(sequence));
+        let needs = next.map(|(index, sequence)| Need {
             index,
             remaining: if is_fixed { sequence.fixed_rows(chunk) } else { sequence.remaining() },
             is_short: sequence.is_short,
@@ -56,10 +61,20 @@ impl Scheduler {
         }
         let budget = to_usize(self.step_rows());
         let streams = plan::streams(needs.clone());
+        let count = self.running.iter().filter(|sequence| is_next(sequence)).count();
+        // Streams with another adapter, where this one has prompts alone: they wait for the step as well.
+        self.waiting = if streams == 0 && count < self.running.len() {
+            plan::most_streams(self.running.iter().map(|sequence| (sequence.scope.adapter, sequence.remaining())))
+        } else {
+            0
+        };
+        let kept = streams.max(self.waiting);
         // There is nobody to wait for where no prompt is read, and nobody to keep waiting where no stream goes on.
-        let is_mixed = streams > 0 && streams < self.running.len();
+        let is_mixed = kept > 0 && streams < count;
         let prompts = if is_mixed {
-            self.pace.allow(streams, plan::has_short(needs.clone()))
+            let allowed = self.pace.allow(kept, plan::has_short(needs.clone()));
+            // A step of streams, to measure, is another one here.
+            Allowance { rows: allowed.rows.max(usize::from(streams == 0)), ..allowed }
         } else {
             Allowance { rows: budget, is_burst: false }
         };
@@ -76,17 +91,24 @@ impl Scheduler {
         let is_full = self.decode_batch(all);
         if !is_full {
             let took = (self.clock)().saturating_duration_since(began);
-            self.pace.learn(self.streams, self.rows.len().saturating_sub(self.streams), took);
+            let prompt_rows = self.rows.len().saturating_sub(self.streams);
+            if self.waiting > 0 {
+                self.pace.learn_apart(self.waiting, prompt_rows, took);
+            } else {
+                self.pace.learn(self.streams, prompt_rows, took);
+            }
         }
         is_full
     }
 
-    /// Decodes these chunks together. Returns whether the backend has no room for them.
+    /// Decodes these chunks, which have the same adapter, together. Returns whether the backend has no room for them.
     fn decode_batch(&mut self, chunks: Range<usize>) -> bool {
         self.rows.clear();
+        let mut adapter = None;
         for chunk in self.chunks.get(chunks.clone()).unwrap_or_default() {
             let Some(sequence) = self.running.get(chunk.index) else { continue };
             let Some(id) = sequence.slot else { continue };
+            adapter = sequence.scope.adapter;
             let last = sequence.tokens.len().saturating_sub(1);
             let new = sequence.tokens.iter().enumerate().skip(sequence.decoded).take(chunk.rows);
             self.rows.extend(new.map(|(at, &token)| Row {
@@ -95,6 +117,10 @@ impl Scheduler {
                 sequence: id,
                 wants_logits: at == last,
             }));
+        }
+        if let Err(error) = self.backend.select_adapter(adapter) {
+            self.fail(chunks, &error.to_string());
+            return false;
         }
         match self.backend.decode(&self.rows) {
             Ok(()) => self.hear(chunks),

@@ -1,5 +1,6 @@
 //! The scheduler over the scripted backend, driven step by step: no thread, no clock, no sleep.
 
+mod adapters;
 mod alike;
 mod cache;
 mod endings;
@@ -11,7 +12,7 @@ use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Piece, Role, Tok
 
 use super::*;
 use crate::chat::ChatCodec;
-use crate::engine::{Doorbell, Event, Finish, Generation, stream};
+use crate::engine::{Adapter, Doorbell, Event, Finish, Generation, stream};
 use crate::reply::Reply;
 use crate::sampling::Sampling;
 
@@ -36,6 +37,7 @@ struct Ask {
     buffer: usize,
     seconds: u64,
     schema: Option<&'static str>,
+    adapter: Option<Adapter>,
 }
 
 /// A reply, whole or not.
@@ -58,6 +60,7 @@ fn ask(command: impl Into<String>) -> Ask {
         buffer: 1024 * 1024,
         seconds: 600,
         schema: None,
+        adapter: None,
     }
 }
 
@@ -102,6 +105,7 @@ impl Bench {
             sampling,
             seed: self.arrived,
             salt,
+            adapter: ask.adapter.clone(),
             ticket: self.tickets.take(ask.tenant).expect("a place"),
             weight: ask.weight,
             deadline: self.now + Duration::from_secs(ask.seconds),

@@ -1,7 +1,7 @@
 //! Folders of files as Hugging Face lays them out: what is in them, by the strict readers.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::path::Path;
 
 use tollgate_formats::{FormatError, onnx, safetensors, tokenizer};
@@ -9,7 +9,7 @@ use tollgate_formats::{FormatError, onnx, safetensors, tokenizer};
 use super::{ArtifactError, Header, Wanted};
 
 /// Names that make a model what it is, besides its weights.
-const SMALL_FILES: [&str; 8] = [
+const SMALL_FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -18,14 +18,28 @@ const SMALL_FILES: [&str; 8] = [
     "chat_template.jinja",
     "modules.json",
     "sentence_bert_config.json",
+    "model.safetensors.index.json",
+    "1_Pooling/config.json",
 ];
-/// Files of one folder.
+/// Folders with such files.
+const INNER: [&str; 3] = ["", "onnx/", "1_Pooling/"];
+/// Entries of one folder.
 const MAX_FILES: usize = 1_024;
 /// A tokenizer's file.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
-/// Checks the headers of a folder's files; returns what they say, and the names of the files that count, in order.
-pub(super) fn look(path: &Path, wanted: Wanted) -> Result<(Header, Vec<String>), ArtifactError> {
+/// A folder's files.
+pub(super) struct Look {
+    /// What their headers say.
+    pub(super) header: Header,
+    /// The names of those that count, in order.
+    pub(super) files: Vec<String>,
+    /// The names of all that may, in order.
+    pub(super) listing: Vec<String>,
+}
+
+/// Checks the headers of a folder's files.
+pub(super) fn look(path: &Path, wanted: Wanted) -> Result<Look, ArtifactError> {
     let names = names(path)?;
     let of = |extension: &str| names.iter().filter(|name| name.ends_with(extension)).cloned().collect::<Vec<_>>();
     let missing = |what: &str| ArtifactError::Folder { path: path.to_owned(), what: format!("there is no {what} in it") };
@@ -35,9 +49,10 @@ pub(super) fn look(path: &Path, wanted: Wanted) -> Result<(Header, Vec<String>),
             return Err(missing("model.onnx"));
         };
         let (bytes, external) = graph_bytes(path, graph)?;
-        (Header::Onnx(bytes), std::iter::once(graph.clone()).chain(external).collect())
+        (Header::Onnx { bytes, graph: graph.clone() }, std::iter::once(graph.clone()).chain(external).collect())
     } else {
-        let shards = of(".safetensors");
+        let mut shards = of(".safetensors");
+        shards.retain(|name| !name.contains('/'));
         if shards.is_empty() {
             return Err(missing("*.safetensors"));
         }
@@ -48,21 +63,31 @@ pub(super) fn look(path: &Path, wanted: Wanted) -> Result<(Header, Vec<String>),
     let small = SMALL_FILES.iter().filter(|small| names.iter().any(|name| name == *small)).map(|name| (*name).to_owned());
     let mut files = small.chain(weights).collect::<Vec<_>>();
     files.sort();
-    Ok((header, files))
+    Ok(Look { header, files, listing: names })
 }
 
-/// The files of a folder, and of `onnx` in it.
-fn names(path: &Path) -> Result<Vec<String>, ArtifactError> {
+/// The files that may count of a folder, and of those in it that models have files in. Notes of people are not looked at.
+pub(super) fn names(path: &Path) -> Result<Vec<String>, ArtifactError> {
     let mut names = Vec::new();
-    for inner in ["", "onnx/"] {
+    for inner in INNER {
         let folder = path.join(inner);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(_) if !inner.is_empty() => continue,
+            Err(error) if !inner.is_empty() && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(ArtifactError::Io { path: folder, error }),
         };
-        let found = entries.filter_map(Result::ok).filter(|entry| entry.path().is_file());
-        names.extend(found.filter_map(|entry| Some(format!("{inner}{}", entry.file_name().to_str()?))).take(MAX_FILES));
+        for (count, entry) in entries.enumerate() {
+            if count >= MAX_FILES {
+                let what = format!("it has more than {MAX_FILES} entries; a folder of a model has fewer");
+                return Err(ArtifactError::Folder { path: folder, what });
+            }
+            let entry = entry.map_err(|error| ArtifactError::Io { path: folder.clone(), error })?;
+            let Some(name) = entry.file_name().to_str().map(|name| format!("{inner}{name}")) else { continue };
+            let counts = name.ends_with(".onnx") || name.ends_with(".safetensors") || SMALL_FILES.contains(&name.as_str());
+            if counts && entry.path().is_file() {
+                names.push(name);
+            }
+        }
     }
     names.sort();
     Ok(names)

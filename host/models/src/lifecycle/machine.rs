@@ -135,6 +135,19 @@ impl Machine {
         self.plan(now)
     }
 
+    /// It has so many bytes of adapters from now on.
+    pub(crate) fn set_adapters(&mut self, key: Key, bytes: u64, now: u64) -> Vec<Effect> {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.adapters = bytes;
+        }
+        self.plan(now)
+    }
+
+    /// Bytes of its adapters.
+    pub(crate) fn adapters(&self, key: Key) -> u64 {
+        self.entries.get(&key).map_or(0, |entry| entry.adapters)
+    }
+
     /// Somebody wants it.
     pub(crate) fn ask(&mut self, key: Key, ticket: Ticket, now: u64) -> (Asked, Vec<Effect>) {
         let Some(entry) = self.entries.get_mut(&key) else { return (Asked::Refused(Refused::Unknown), Vec::new()) };
@@ -236,7 +249,7 @@ impl Machine {
             Some(entry) => match entry.phase {
                 Phase::Ready(_) if entry.leases > 0 => Err(entry.leases),
                 Phase::Ready(_) => {
-                    entry.phase = Phase::Leaving;
+                    entry.leave();
                     Ok(vec![Effect::Unload(key)])
                 }
                 _ => Ok(Vec::new()),
@@ -247,14 +260,20 @@ impl Machine {
 
     /// Why it can never be loaded as things are pinned; `None` if it can.
     pub(crate) fn too_large(&self, key: Key) -> Option<Refused> {
-        let needs = self.entries.get(&key)?.facts.bytes;
+        let needs = self.entries.get(&key)?.bytes();
         let pinned = self.pinned(key);
         (needs.saturating_add(pinned) > self.budget).then_some(Refused::TooLarge { needs, budget: self.budget, pinned })
     }
 
+    /// Why it can never be loaded, whatever else is; `None` if it can.
+    pub(crate) fn beyond_budget(&self, key: Key) -> Option<Refused> {
+        let (needs, budget) = (self.entries.get(&key)?.bytes(), self.budget);
+        (needs > budget).then_some(Refused::TooLarge { needs, budget, pinned: 0 })
+    }
+
     /// Whether it is held, or would fit beside everything that is.
     pub(crate) fn has_room(&self, key: Key) -> bool {
-        let fits = |entry: &Entry| entry.is_held() || entry.facts.bytes.saturating_add(self.held()) <= self.budget;
+        let fits = |entry: &Entry| entry.is_held() || entry.bytes().saturating_add(self.held()) <= self.budget;
         self.entries.get(&key).is_some_and(fits)
     }
 
@@ -272,6 +291,11 @@ impl Machine {
     /// Bytes of all models that are loaded, loading or leaving.
     pub(crate) fn held(&self) -> u64 {
         self.bytes_of(Entry::is_held)
+    }
+
+    /// What [`Self::set_limits`] was given last.
+    pub(crate) fn limits(&self) -> (u64, usize) {
+        (self.budget, self.max_waiting)
     }
 
     /// The bytes that all models together may take.
@@ -310,6 +334,6 @@ impl Machine {
     /// Bytes of what is pinned and loaded, beside `key`.
     fn pinned(&self, key: Key) -> u64 {
         let pinned = self.entries.iter().filter(|(other, entry)| **other != key && entry.stays() && entry.is_held());
-        pinned.fold(0, |sum, (_, entry)| sum.saturating_add(entry.facts.bytes))
+        pinned.fold(0, |sum, (_, entry)| sum.saturating_add(entry.bytes()))
     }
 }

@@ -142,7 +142,16 @@ pub static FAMILIES: &[Family] = &[
         QUEUE_S,
         "Time from a request's place in the queue to its place in the model.",
     ),
-    gauge("tollgate_model_alive", &["model"], "1 while the model takes requests, 0 when it ended and has to be loaded again."),
+    gauge(
+        "tollgate_model_alive",
+        &["model"],
+        "1 while the model takes requests, 0 when it ended and has to be loaded again, or its provider's breaker is not closed.",
+    ),
+    counter(
+        "tollgate_model_fallbacks_total",
+        &["model", "to", "reason"],
+        "Times that another model was to answer in the place of one that could not.",
+    ),
     gauge("tollgate_model_requests_waiting", &["model"], "Requests that wait for a place in the model."),
     gauge("tollgate_model_requests_running", &["model"], "Requests that are being decoded."),
     gauge("tollgate_model_requests_parked", &["model"], "Requests whose reader has stalled."),

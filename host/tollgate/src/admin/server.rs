@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
-use tollgate_models::{Gauges as Loaded, Pool, Slot};
+use tollgate_models::{Gauges as Loaded, Model, Pool, Remote, Served, Slot};
 use tollgate_pipeline::Pipeline;
 use tollgate_reload::{StatusHandle, Trigger};
 use tollgate_server::{CertificateStore, Drain, Gauges};
@@ -131,27 +131,62 @@ async fn plugins(State(admin): State<Admin>) -> Json<Value> {
 
 async fn models(State(admin): State<Admin>) -> Json<Value> {
     let current = admin.pipeline.current();
-    Json(current.models.iter().map(|slot| told(slot)).collect())
+    Json(current.models.iter().map(told).collect())
 }
 
 /// A model, with what it does where it is loaded.
-fn told(slot: &Slot) -> Value {
-    let (status, model) = (slot.status(), slot.loaded());
-    let mut told = json!({
+fn told(model: &Served) -> Value {
+    let (mut told, loaded) = match model {
+        Served::Local(slot) => (told_of_slot(slot), told_of_loaded(slot)),
+        // It is nowhere here, and has the same columns.
+        Served::Remote(remote) => (told_of_remote(remote), told_of_engine(None)),
+    };
+    if let (Value::Object(told), Value::Object(loaded)) = (&mut told, loaded) {
+        told.extend(loaded);
+    }
+    told
+}
+
+fn told_of_remote(remote: &Remote) -> Value {
+    json!({
+        "id": remote.id(),
+        "aliases": remote.aliases(),
+        "base": null,
+        "digest": remote.digest(),
+        "state": remote.state().as_str(),
+        "leases": remote.leases(),
+        "pinned": false,
+        "predicted_bytes": 0,
+        "error": null,
+    })
+}
+
+fn told_of_slot(slot: &Slot) -> Value {
+    let status = slot.status();
+    json!({
         "id": slot.id(),
         "aliases": slot.aliases(),
+        "base": slot.base(),
         "digest": slot.digest(),
         "state": status.state,
         "leases": status.leases,
         "pinned": status.is_pinned,
         "predicted_bytes": status.predicted_bytes,
         "error": status.error.as_deref(),
-    });
-    let engine = model.as_ref().map(|model| model.engine());
+    })
+}
+
+fn told_of_loaded(slot: &Slot) -> Value {
+    // What an adapter's base does is told of the base.
+    told_of_engine(slot.loaded().filter(|_| slot.base().is_none()).as_deref())
+}
+
+fn told_of_engine(model: Option<&Model>) -> Value {
+    let engine = model.map(Model::engine);
     let gauges = engine.map(tollgate_models::Engine::gauges);
-    let loaded = json!({
-        "load_ms": model.as_ref().map(|model| u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX)),
-        "memory_bytes": model.as_ref().map(|model| model.memory_bytes()),
+    json!({
+        "load_ms": model.map(|model| u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX)),
+        "memory_bytes": model.map(Model::memory_bytes),
         "sequences": engine.map(|engine| engine.capabilities().max_sequences),
         "context_tokens": engine.map(|engine| engine.capabilities().context_tokens),
         "waiting": gauges.map(Loaded::waiting),
@@ -161,18 +196,17 @@ fn told(slot: &Slot) -> Value {
         "decoded_tokens": gauges.map(Loaded::decoded_tokens),
         "prefilled_tokens": gauges.map(Loaded::prefilled_tokens),
         "cached_tokens": gauges.map(Loaded::cached_tokens),
-    });
-    if let (Value::Object(told), Value::Object(loaded)) = (&mut told, loaded) {
-        told.extend(loaded);
-    }
-    told
+    })
 }
 
 /// Loads, unloads, pins or unpins a model.
 async fn model(State(admin): State<Admin>, Segments((name, verb)): Segments<(String, String)>) -> Response {
     let refuse = |status: StatusCode, why: String| (status, Json(json!({ "error": why }))).into_response();
-    let Some(slot) = admin.pipeline.current().models.find(&name).cloned() else {
+    let Some(model) = admin.pipeline.current().models.find(&name).cloned() else {
         return refuse(StatusCode::NOT_FOUND, format!("there is no model `{name}`: `tollgate models` lists them"));
+    };
+    let Served::Local(slot) = &model else {
+        return refuse(StatusCode::CONFLICT, format!("`{name}` runs with a provider: there is nothing to load or unload here"));
     };
     match verb.as_str() {
         "warm" => {
@@ -190,7 +224,7 @@ async fn model(State(admin): State<Admin>, Segments((name, verb)): Segments<(Str
         "unpin" => slot.pin(false),
         _ => return refuse(StatusCode::NOT_FOUND, format!("a model cannot be asked to `{verb}`")),
     }
-    Json(told(&slot)).into_response()
+    Json(told(&model)).into_response()
 }
 
 async fn routes(State(admin): State<Admin>) -> Json<Value> {

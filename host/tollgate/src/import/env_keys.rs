@@ -114,7 +114,7 @@ pub(super) fn read(input: &Input, around: &Surroundings<'_>) -> Reading {
             None => path = Some(reading.setting(&name, variable.value.as_str())),
         }
     }
-    provider::leave_out(&mut reading, &values(&parsed.variables));
+    provider::read(&mut reading, &values(&parsed.variables));
     reading.weights(&mut draft, path, input, around);
     if draft.settings().next().is_some() {
         reading.models.push(draft);

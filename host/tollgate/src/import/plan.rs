@@ -11,6 +11,7 @@ use tollgate_config::Name;
 
 use super::format;
 use super::model::{Draft, Format, Setting};
+use super::provider::ProviderModel;
 use super::reading::Input;
 use super::toml_text::{self, shown};
 use super::weights::{self, Place, Weights};
@@ -96,13 +97,14 @@ pub(crate) struct Paste {
 /// An input that cannot be read as what it is, or more models than a config directory may have.
 pub(crate) fn build(inputs: &[Input], around: &Surroundings<'_>) -> anyhow::Result<Plan> {
     let mut plan = Plan::default();
-    let mut drafts = Vec::new();
+    let (mut drafts, mut providers) = (Vec::new(), Vec::new());
     for input in inputs {
         let mut reading = format::read(input, around).with_context(|| input.name())?;
         plan.dropped.append(&mut reading.dropped);
         plan.paste.append(&mut reading.paste);
         drafts.append(&mut reading.models);
-        if drafts.len() > MAX_MODELS {
+        providers.extend(reading.provider);
+        if drafts.len() + providers.len() > MAX_MODELS {
             bail!("there are more than {MAX_MODELS} models, and a config directory has {MAX_MODELS} at most: import fewer");
         }
     }
@@ -116,6 +118,9 @@ pub(crate) fn build(inputs: &[Input], around: &Surroundings<'_>) -> anyhow::Resu
     let mut names = ids.iter().cloned().collect::<BTreeSet<_>>();
     for (model, id) in models.iter().zip(&ids) {
         plan.write(model, id, &mut names, around);
+    }
+    for model in &providers {
+        plan.write_provider(model, &mut names, around);
     }
     Ok(plan)
 }
@@ -181,7 +186,7 @@ impl Plan {
                 Some(format!("no weights are named; install some: tollgate model import PATH --name {id}"))
             }
         };
-        if let Some(alias) = self.alias(model, id, names, around) {
+        if let Some(alias) = model.name.as_ref().and_then(|name| self.alias(name, id, names, around)) {
             lines.push(format!("aliases = [{}]", toml_text::string(&alias)));
         }
         self.note_kind(model, id);
@@ -201,9 +206,31 @@ impl Plan {
         self.files.push(PlannedFile { path: format!("models/{id}.toml"), toml });
     }
 
-    /// The name that clients know the model by, where it can be an alias.
-    fn alias(&mut self, model: &Draft, id: &str, names: &mut BTreeSet<String>, around: &Surroundings<'_>) -> Option<String> {
-        let setting = model.name.as_ref()?;
+    /// Adds the file of a provider's model, and the line that lets prompts go there, which nobody writes but the operator.
+    fn write_provider(&mut self, model: &ProviderModel, names: &mut BTreeSet<String>, around: &Surroundings<'_>) {
+        let name = &model.name;
+        let is_free = |id: &String| !names.contains(id) && (around.holder)(id).is_none_or(|holder| holder == *id);
+        let id = free_id(&id_of(&name.value), is_free);
+        names.insert(id.clone());
+        let alias = if name.value == id { None } else { self.alias(name, &id, names, around) };
+        let mut toml = format!("# Made by `tollgate import` from {}.\n", name.file);
+        for note in model.to_do(&id) {
+            toml.extend(["# ", note.as_str(), "\n"]);
+        }
+        toml.push('\n');
+        for (setting, line) in model.lines(&id, alias.as_deref()) {
+            if let Some(setting) = setting {
+                self.keep(setting, &id, &line, "");
+            }
+            toml.extend([line.as_str(), "\n"]);
+        }
+        self.files.push(PlannedFile { path: format!("models/{id}.toml"), toml });
+        let text = format!("[models]\n{}\n", model.egress());
+        self.paste.push(Paste { into: "tollgate.toml".to_owned(), key: "AI_BASE_URL".to_owned(), text });
+    }
+
+    /// The name that clients know a model by, where it can be an alias.
+    fn alias(&mut self, setting: &Setting, id: &str, names: &mut BTreeSet<String>, around: &Surroundings<'_>) -> Option<String> {
         let name = setting.value.as_str();
         if name == id {
             self.keep(setting, id, "its id", "");
@@ -291,16 +318,21 @@ fn ids(models: &[Draft], around: &Surroundings<'_>) -> Vec<String> {
     for model in models {
         let base = id_of(&name_of(model));
         let is_free = |id: &String| !taken.contains(id) && (around.holder)(id).is_none_or(|holder| holder == *id);
-        let numbered = |number: usize| {
-            let suffix = format!("-{number}");
-            format!("{}{suffix}", base.get(..MAX_ID - suffix.len()).unwrap_or(&base))
-        };
-        // There are fewer names than this in a config directory, so one of them is free.
-        let id = std::iter::once(base.clone()).chain((2..1_000_000).map(numbered)).find(is_free).unwrap_or_else(|| base.clone());
+        let id = free_id(&base, is_free);
         taken.insert(id.clone());
         ids.push(id);
     }
     ids
+}
+
+/// `base`, or the first of it with a number behind that is free.
+fn free_id(base: &str, is_free: impl Fn(&String) -> bool) -> String {
+    let numbered = |number: usize| {
+        let suffix = format!("-{number}");
+        format!("{}{suffix}", base.get(..MAX_ID - suffix.len()).unwrap_or(base))
+    };
+    // There are fewer names than this in a config directory, so one of them is free.
+    std::iter::once(base.to_owned()).chain((2..1_000_000).map(numbered)).find(is_free).unwrap_or_else(|| base.to_owned())
 }
 
 /// What a model is called, or its weights' file.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::model::{Draft, Field, Setting};
 use super::plan::{Dropped, Paste, Surroundings};
+use super::provider::ProviderModel;
 use super::secret;
 use super::toml_text::shown;
 use super::weights::{self, Weights};
@@ -36,6 +37,8 @@ pub(super) struct Reading {
     pub(super) file: String,
     /// The models that it describes.
     pub(super) models: Vec<Draft>,
+    /// The model of a provider that it describes.
+    pub(super) provider: Option<ProviderModel>,
     /// What it says and a model file cannot.
     pub(super) dropped: Vec<Dropped>,
     /// What has to be pasted by hand.
@@ -45,7 +48,7 @@ pub(super) struct Reading {
 impl Reading {
     /// Nothing yet, of `input`.
     pub(super) fn of(input: &Input) -> Self {
-        Self { file: input.name(), models: Vec::new(), dropped: Vec::new(), paste: Vec::new() }
+        Self { file: input.name(), models: Vec::new(), provider: None, dropped: Vec::new(), paste: Vec::new() }
     }
 
     /// One value of this input.

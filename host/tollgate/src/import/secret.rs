@@ -25,7 +25,7 @@ pub(super) fn instead(key: &str) -> &'static str {
     if has(&["redis"]) {
         "nothing: there is no Redis"
     } else if has(&["gemini", "google", "openai", "anthropic", "ai"]) {
-        "keep it for the provider: providers come from `[provider]`"
+        "put it into the file that `key_file` under `[provider]` of its model names, mode 0600"
     } else if has(&["hf", "hub", "huggingface"]) {
         "give it to `tollgate model pull` in the environment, as TOLLGATE_HUB_TOKEN"
     } else if has(&["jwt", "api", "admin"]) {

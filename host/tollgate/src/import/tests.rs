@@ -120,6 +120,10 @@ fn loaded(plan: &Plan) -> tollgate_config::Config {
     let dir = directory();
     for file in &plan.files {
         write(dir.path(), &file.path, &file.toml);
+        // What only the operator can say yes to.
+        if let Some(grant) = file.toml.lines().find_map(|line| Some(&line[line.find("egress = [")?..])) {
+            write(dir.path(), "tollgate.toml", &format!("[models]\n{grant}\n"));
+        }
     }
     tollgate_config::load(dir.path()).unwrap_or_else(|problems| panic!("{problems}\n{:#?}", plan.files))
 }
@@ -186,13 +190,40 @@ fn dot_env_alone_is_a_model_named_after_its_file() {
     assert_eq!((model.context_tokens, model.threads, model.defaults.top_p), (Some(4096), Some(6), Some(0.9)));
     assert!(dropped(&plan, "REDIS_PASSWORD").why.starts_with("is a secret"));
     assert!(dropped(&plan, "GEMINI_API_KEY").instead.contains("[provider]"));
-    assert!(dropped(&plan, "AI_BASE_URL").why.contains("providers come from `[provider]`"));
+    assert!(dropped(&plan, "AI_BASE_URL").why.contains("holds a user"));
     assert!(dropped(&plan, "AI_MODEL_NAME").instead.contains("tollgate model pull ollama:gemma3:4b"));
     assert!(dropped(&plan, "LOG_LEVEL").instead.contains("level = \"info\""));
     assert!(dropped(&plan, "DEFAULT_MODEL").instead.contains("--default-model mistral-7b-instruct"));
     assert!(dropped(&plan, "SOMETHING_ELSE").why.contains("no setting"));
     assert!(!report::told(&plan).contains("hunter2"));
     assert!(!report::value(&plan, &[]).to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_provider_in_dot_env_becomes_a_model_and_a_line_to_paste() {
+    let text =
+        "AI_PROVIDER=ollama\nAI_BASE_URL=http://10.0.0.1:11434\nAI_MODEL_NAME=gemma3:4b\nAI_TEMPERATURE=0.7\nAI_TIMEOUT=30\n";
+    let plan = planned(&[(".env", text)]).unwrap();
+    assert!(plan.dropped.is_empty(), "{:?}", plan.dropped);
+    let dir = directory();
+    for file in &plan.files {
+        write(dir.path(), &file.path, &file.toml);
+    }
+    let refused = tollgate_config::load(dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("egress = [\"10.0.0.1:11434\"]"), "an import grants nothing: {refused}");
+    assert_eq!((plan.paste.len(), plan.paste[0].into.as_str()), (1, "tollgate.toml"));
+    write(dir.path(), "tollgate.toml", &plan.paste[0].text);
+    let config = tollgate_config::load(dir.path()).unwrap_or_else(|problems| panic!("{problems}\n{:#?}", plan.files));
+    let model = config.model("gemma3:4b").unwrap();
+    let provider = model.provider.as_ref().unwrap();
+    assert_eq!((model.id.as_str(), model.deadline_s, model.defaults.temperature), ("gemma3-4b", 30, Some(0.7)));
+    assert_eq!((provider.endpoint.to_string().as_str(), provider.model.as_str()), ("http://10.0.0.1:11434", "gemma3:4b"));
+
+    let text = "AI_PROVIDER=gemini\nAI_MODEL_NAME=gemini-2.0-flash\nGEMINI_API_KEY=hunter2\n";
+    let plan = planned(&[(".env", text)]).unwrap();
+    let file = &plan.files[0];
+    assert!(file.toml.contains("key_file = \"gemini-2.0-flash.key\"") && !file.toml.contains("hunter2"), "{}", file.toml);
+    assert!(file.toml.contains("kind = \"openai\"") && plan.paste[0].text.contains("googleapis.com:443"), "{}", file.toml);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tollgate_models::{ConvertRefusal, ConvertReport, ConvertRequest};
 pub(super) use super::probe::plain;
 use super::probe::{PROGRAM, last_words, tail};
 use super::progress::Shown;
+use crate::probe_step::PARENT;
 
 /// What the child may say in all: a line for every 8 MiB of 4 TiB, and some.
 const MAX_SAID_BYTES: u64 = 128 << 20;
@@ -51,6 +52,7 @@ fn start(time_s: u64) -> std::io::Result<Child> {
         .arg(MEMORY_BYTES.to_string())
         .arg(time_s.to_string())
         .env_clear()
+        .env(PARENT, std::process::id().to_string())
         // Before ggml aborts it would start a debugger, if there is one.
         .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::piped())

@@ -55,6 +55,8 @@ pub(super) fn pull(ask: &Pull, advice: &Advice) -> anyhow::Result<()> {
     }
     let puller = Puller::new(settings(ask)?)?;
     let opened = open(&ask.local)?;
+    // What an interrupted installation staged is part of the download that it left.
+    opened.store.heal_if_free()?;
     let progress = Shown::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let fetched = runtime
@@ -88,6 +90,9 @@ fn settings(ask: &Pull) -> anyhow::Result<PullSettings> {
         settings.registry = address(registry)?;
     }
     for url in [&settings.hub, &settings.registry] {
+        if !url.username().is_empty() || url.password().is_some() {
+            bail!("the address of a hub or registry has a user or a password; a hub's token is taken from {TOKEN} alone");
+        }
         if !url.has_host() || !matches!(url.scheme(), "https" | "http") {
             bail!("{url} is no address of a hub or registry: it begins with https:// and a host");
         }
@@ -99,7 +104,9 @@ fn settings(ask: &Pull) -> anyhow::Result<PullSettings> {
 }
 
 fn address<T: FromStr<Err: Display>>(text: &str) -> anyhow::Result<T> {
-    text.parse().map_err(|error| anyhow!("{text} is no address of a hub or registry: {error}"))
+    // What stands before an @ may be a password.
+    let shown = if text.contains('@') { "what was given" } else { text };
+    text.parse().map_err(|error| anyhow!("{shown} is no address of a hub or registry: {error}"))
 }
 
 fn install_fetched(
@@ -141,13 +148,16 @@ fn finish(opened: &Opened, (installed, made): (Installed, Option<Made>), then: T
         )
     };
     let probe = if then.no_probe { None } else { Some(probe::version(&version).map_err(failed)?) };
-    let activated = if then.no_activate { None } else { Some(opened.store.hold()?.activate(&name, Some(&digest))?) };
+    let is_unknown = probe.as_ref().is_some_and(|probe| probe.tokens == 0) && version.manifest.format == Format::Safetensors;
+    let activated =
+        if then.no_activate || is_unknown { None } else { Some(opened.store.hold()?.activate(&name, Some(&digest))?) };
     let gateway = if activated.is_some() { Gateway::reload(&opened.data) } else { Gateway(None) };
     let signed_by = match signed {
         Signed::By(key) => Some(key),
         Signed::Nobody => None,
     };
-    let came = Came { version: &version, architecture: summary.architecture, signed_by, made, probe, activated, gateway };
+    let came =
+        Came { version: &version, architecture: summary.architecture, signed_by, made, probe, is_unknown, activated, gateway };
     answer(is_json, &came.json(), &came.text())
 }
 
@@ -159,6 +169,8 @@ struct Came<'a> {
     /// Of what and how it was made here, if it was.
     made: Option<Made>,
     probe: Option<ProbeReport>,
+    /// It was tried, and candle does not compute models of its type.
+    is_unknown: bool,
     activated: Option<Activated>,
     gateway: Gateway,
 }
@@ -198,6 +210,10 @@ impl Came<'_> {
         text.extend(self.made.iter().map(|made| convert::notes(&made.report)));
         match &self.probe {
             None => text.push_str("it was not tried\n"),
+            Some(_) if self.is_unknown => text.push_str(
+                "its header was checked; the candle backend does not compute models of its type or its weights, so it was not made \
+                 current: import it again with --convert, or fetch a GGUF of it\n",
+            ),
             Some(probe) if probe.tokens == 0 => text.push_str("its header was checked; models of this format are not tried\n"),
             Some(probe) => {
                 let memory = HumanBytes(probe.memory_bytes);
@@ -211,6 +227,7 @@ impl Came<'_> {
         text.push_str(&self.gateway.text());
         match self.config() {
             Some(config) => text.push_str(&format!("\nto serve it, write into config/models/{name}.toml:\n\n{config}")),
+            None if self.is_unknown => {}
             None => text.push_str("\nit serves once it is converted for its base: import it again with --base NAME\n"),
         }
         text
@@ -220,6 +237,7 @@ impl Came<'_> {
     fn config(&self) -> Option<String> {
         let Manifest { name, format, base, .. } = &self.version.manifest;
         let backend = match format {
+            _ if self.is_unknown => return None,
             Format::Gguf | Format::LoraGguf => "llama",
             Format::Safetensors => "candle",
             Format::Onnx => "onnx",

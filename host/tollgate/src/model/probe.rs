@@ -15,6 +15,7 @@ use tollgate_artifacts::{Format, Manifest};
 use tollgate_models::{ProbeReport, ProbeRequest};
 
 use super::progress::tell;
+use crate::probe_step::PARENT;
 
 /// Tokens of the reply.
 pub(super) const TOKENS: u32 = 16;
@@ -98,6 +99,7 @@ fn start(limits: Limits) -> std::io::Result<Child> {
         .arg(limits.memory_bytes.to_string())
         .arg(limits.time_s.to_string())
         .env_clear()
+        .env(PARENT, std::process::id().to_string())
         // Before ggml aborts it would start a debugger, if there is one.
         .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::piped())

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use reqwest::Url;
 
-use super::super::http::refused_redirect;
+use super::super::http::{refused_redirect, shown};
 use super::super::journal::{Identity, Journal, part_line};
 use super::super::{PullSettings, Puller, Token};
 use super::*;
@@ -80,6 +80,12 @@ fn a_redirect_keeps_tls_and_ends() {
     assert!(refused_redirect(&[plain.clone(), tls.clone()], &plain).unwrap().contains("without TLS"));
     assert_eq!(refused_redirect(&vec![tls.clone(); 10], &tls), None);
     assert!(refused_redirect(&vec![tls.clone(); 11], &tls).unwrap().contains("more than 10"));
+}
+
+#[test]
+fn what_is_shown_of_a_url_opens_no_door() {
+    let url = Url::parse("https://user:pass@a.test/b.gguf?signature=x#y").unwrap();
+    assert_eq!(shown(&url), "https://a.test/b.gguf");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What an earlier pull left, and pulls that end in the middle.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,8 +39,12 @@ async fn a_cut_is_continued_at_its_byte_and_a_damaged_part_at_its_beginning() {
     let seen = server.seen(MODEL);
     let asked: Vec<_> = seen.iter().map(|seen| seen.header("range").map(str::to_owned)).collect();
     assert_eq!(asked, [None, from(50_000), from(CHUNK)]);
+    assert_eq!(seen[1].header("if-range"), None, "the digest tells whether it is the same file");
+
+    server.fail(MODEL, [Fault::Cut(50_000), Fault::Good]);
+    assert_model(&pull(&server, MODEL, dir.path()).await.unwrap(), &model);
     let etag = format!("\"{}\"", Digest::of(&model));
-    assert_eq!(seen[1].header("if-range"), Some(etag.as_str()));
+    assert_eq!(server.seen(MODEL)[1].header("if-range"), Some(etag.as_str()));
 }
 
 #[tokio::test]
@@ -120,6 +125,43 @@ async fn without_a_digest_or_a_validator_nothing_is_continued_by_another_pull() 
     pull_with(once(&server), &source(&server, MODEL), dir.path()).await.unwrap_err();
     assert_model(&pull(&server, MODEL, dir.path()).await.unwrap(), &model);
     assert_eq!(ranges(&server), [None, None]);
+
+    server.fail(MODEL, [Fault::Cut(50_000), Fault::Good]);
+    let dir = tempfile::tempdir().unwrap();
+    assert_model(&pull(&server, MODEL, dir.path()).await.unwrap(), &model);
+    assert_eq!(ranges(&server), [None, None], "nor by another try of the same pull");
+}
+
+#[tokio::test]
+async fn with_a_digest_finished_parts_stay_whatever_a_server_answers() {
+    let model = noise(22, 2 * CHUNK + 5000);
+    let server = serve(&model, false);
+    for (fault, next) in [(Fault::Status(416), CHUNK), (Fault::Longer, CHUNK + 10_000), (Fault::Html, CHUNK + 10_000)] {
+        let dir = tempfile::tempdir().unwrap();
+        server.fail(MODEL, [Fault::Cut(CHUNK + 10_000), fault.clone(), Fault::Good]);
+        assert_model(&pull(&server, "/m/", dir.path()).await.unwrap(), &model);
+        assert_eq!(ranges(&server), [None, from(CHUNK + 10_000), from(next)], "{fault:?}");
+    }
+    // 200 with everything: the beginning is passed over.
+    let dir = tempfile::tempdir().unwrap();
+    server.fail(MODEL, [Fault::Cut(CHUNK + 10_000), Fault::NoRange]);
+    assert_model(&pull(&server, "/m/", dir.path()).await.unwrap(), &model);
+    assert_eq!(ranges(&server), [None, from(CHUNK + 10_000)]);
+}
+
+#[tokio::test]
+async fn without_a_digest_a_short_answer_does_not_replace_a_long_part() {
+    let model = noise(23, CHUNK + 5000);
+    let server = serve(&model, false);
+    let dir = tempfile::tempdir().unwrap();
+    server.fail(MODEL, [Fault::Cut(CHUNK + 10)]);
+    pull_with(once(&server), &source(&server, MODEL), dir.path()).await.unwrap_err();
+    server.put(MODEL, br#"{"error": "busy"}"#);
+    let error = pull_with(once(&server), &source(&server, MODEL), dir.path()).await.unwrap_err().to_string();
+    assert!(error.contains("only 17 bytes"), "{error}");
+    server.put(MODEL, &model);
+    assert_model(&pull(&server, MODEL, dir.path()).await.unwrap(), &model);
+    assert_eq!(ranges(&server), [None, from(CHUNK), from(CHUNK)]);
 }
 
 #[tokio::test]
@@ -139,9 +181,18 @@ async fn a_download_that_was_not_installed_is_found_again() {
     let server = serve(&model, true);
     for (path, again) in [("/m/manifest.json", vec![]), (MODEL, vec![from(CHUNK)])] {
         let dir = tempfile::tempdir().unwrap();
-        drop(pull(&server, path, dir.path()).await.unwrap());
+        let fetched = pull(&server, path, dir.path()).await.unwrap();
+        // An installation that was interrupted has made it part of the store.
+        let store = tempfile::tempdir().unwrap();
+        let linked = store.path().join("blob");
+        std::fs::hard_link(fetched.folder.join("model.gguf"), &linked).unwrap();
+        std::fs::set_permissions(&linked, std::fs::Permissions::from_mode(0o444)).unwrap();
+        drop(fetched);
         assert_eq!(ranges(&server), [None]);
-        assert_model(&pull(&server, path, dir.path()).await.unwrap(), &model);
+        let fetched = pull(&server, path, dir.path()).await.unwrap();
+        assert_model(&fetched, &model);
+        assert!(std::fs::metadata(&linked).unwrap().ino() != std::fs::metadata(fetched.folder.join("model.gguf")).unwrap().ino());
+        assert!(std::fs::read(&linked).unwrap() == model, "what the store has is not touched");
         assert_eq!(ranges(&server), again, "{path}: only a file without a digest is asked for again, and only its last part");
     }
 }

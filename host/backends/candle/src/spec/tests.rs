@@ -30,6 +30,9 @@ fn families_have_their_own_defaults() {
     assert!((llama.scale - 1.0 / 8.0_f64.sqrt()).abs() < 1e-12);
     let qwen = read(&json!({"model_type": "qwen2", "sliding_window": 8, "use_sliding_window": false})).expect("a qwen");
     assert!(qwen.qkv_bias && !qwen.out_bias && qwen.windowed == [false; 4]);
+    let qwen = json!({"model_type": "qwen2", "sliding_window": 8, "use_sliding_window": true, "num_hidden_layers": 30});
+    let windowed = read(&qwen).expect("a qwen").windowed;
+    assert_eq!(windowed.iter().position(|is_windowed| *is_windowed), Some(28));
     let gemma =
         read(&json!({"model_type": "gemma2", "hidden_act": "gelu", "sliding_window": 8, "head_dim": 16})).expect("a gemma");
     assert!(gemma.tied && gemma.activation == Activation::GeluTanh && gemma.windowed == [true, false, true, false]);
@@ -55,6 +58,10 @@ fn both_ways_of_writing_rope_are_read() {
     let types = ["full_attention", "sliding_attention", "full_attention", "full_attention"];
     let mixed = read(&json!({"model_type": "mistral", "sliding_window": 8, "layer_types": types})).expect("read");
     assert_eq!((mixed.window, mixed.windowed), (8, vec![false, true, false, false]));
+    let part = read(&json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})).expect("read").rope;
+    assert_eq!(part, Frequencies::plain(10_000.0, 4));
+    let kinds = json!({"full_attention": {"rope_type": "default", "partial_rotary_factor": 0.5}});
+    assert_eq!(read(&json!({"rope_parameters": kinds})).expect("read").rope, part);
 }
 
 #[test]

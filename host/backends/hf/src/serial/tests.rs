@@ -87,6 +87,9 @@ fn a_full_cache_decodes_nothing() {
     stepper.truncate(SequenceId(0), 0).expect("emptied");
     stepper.copy_prefix(SequenceId(1), SequenceId(0), 12).expect("copied");
     assert_eq!(feed(&mut stepper, 2, 0, &[1]), Err(DecodeError::Full { rows: 1 }), "a copy counts in full");
+    stepper.truncate(SequenceId(0), 11).expect("cut");
+    assert!(stepper.copy_prefix(SequenceId(1), SequenceId(2), 2).is_err(), "nor is one made without room");
+    stepper.copy_prefix(SequenceId(1), SequenceId(2), 1).expect("the last cell");
 }
 
 #[test]
@@ -181,7 +184,8 @@ proptest! {
                 Action::Copy(from, to, length) => {
                     let wanted = usize::try_from(length).expect("small");
                     let (source, target) = (&model[usize::from(from)], &model[usize::from(to)]);
-                    let fits = source.len() >= wanted && target.is_empty();
+                    let total: usize = model.iter().map(Vec::len).sum();
+                    let fits = source.len() >= wanted && target.is_empty() && total + wanted <= 24;
                     prop_assert_eq!(stepper.copy_prefix(SequenceId(from), SequenceId(to), length).is_ok(), fits);
                     if fits {
                         model[usize::from(to)] = source[..wanted].to_vec();

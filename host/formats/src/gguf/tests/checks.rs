@@ -105,6 +105,7 @@ fn a_vocabulary_has_distinct_words_and_ids_inside_it() {
     refused("tokenizer.ggml.tokens", &texts(&words), "the vocabulary has `[EMPTY_3]` twice");
     refused("tokenizer.ggml.tokens", &texts(&[]), "a vocabulary of 0 words");
     refused("tokenizer.ggml.model", &text("none"), "it has no vocabulary");
+    refused("tokenizer.ggml.model", &text("rwkv"), "a tokenizer of the kind rwkv");
     refused("tokenizer.ggml.model", &text("new"), "is `new`; it is one of llama");
     refused("tokenizer.ggml.token_type", &i32s(&[1; 15]), "15 items for 16 words");
     refused("tokenizer.ggml.token_type", &u32s(&[1; 16]), "items of the kind U32");

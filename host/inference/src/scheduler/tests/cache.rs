@@ -66,6 +66,30 @@ fn a_live_prefix_is_shared_and_survives_its_source() {
     assert_eq!(heard.finish().reason, FinishReason::Length);
 }
 
+/// What cannot share counts in full: it waits for the room that it needs, and nobody is sent back for it.
+#[test]
+fn a_copy_that_does_not_share_is_counted_whole() {
+    let second = Ask { parameters: Parameters { max_tokens: Some(9), ..Parameters::default() }, ..ask("count 9") };
+    let alone = Bench::new(Settings::default()).hear(&second);
+    let prompt = alone.finish().usage.prompt;
+    for (context_tokens, is_room) in [(4 * prompt + 200, true), (2 * prompt - 2, false)] {
+        let mut bench = Bench::new(Settings { copies_share: false, ..small(context_tokens) });
+        let mut first = bench.submit(&second);
+        bench.step();
+        let before = bench.probe.cells();
+        let mut copy = bench.submit(&second);
+        bench.step();
+        let grown = bench.probe.cells().saturating_sub(before);
+        assert_eq!(grown > to_usize(prompt) / 2, is_room, "{grown} cells more");
+        bench.run();
+        for reply in [&mut first, &mut copy] {
+            assert_eq!(listen(reply).text(), alone.text());
+        }
+        assert_eq!(bench.gauges.preemptions(), 0);
+        assert!(bench.is_at_rest());
+    }
+}
+
 #[test]
 fn without_the_cache_nothing_is_kept() {
     let mut bench = Bench::with(Settings::default(), false);

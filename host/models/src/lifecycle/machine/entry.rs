@@ -40,6 +40,8 @@ pub(super) struct Ready {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) facts: Facts,
+    /// Bytes of its adapters.
+    pub(super) adapters: u64,
     pub(super) phase: Phase,
     pub(super) leases: u32,
     incarnation: Incarnation,
@@ -56,6 +58,7 @@ impl Entry {
         Entry {
             load_ms: LOAD_BASE_MS + facts.bytes / BYTES_PER_MS,
             facts,
+            adapters: 0,
             phase: Phase::Cold,
             leases: 0,
             incarnation: Incarnation(0),
@@ -65,6 +68,11 @@ impl Entry {
             failures: 0,
             rests_until: 0,
         }
+    }
+
+    /// Bytes that it takes with its adapters.
+    pub(super) fn bytes(&self) -> u64 {
+        self.facts.bytes.saturating_add(self.adapters)
     }
 
     /// Counts a request.
@@ -106,11 +114,16 @@ impl Entry {
         self.leases == 0
     }
 
-    /// `bytes` is what it was found to take; buffers that its first long step will touch are only in what was predicted.
+    /// `bytes` is what its backend says it takes; buffers that its first long step will touch are only in what was predicted.
     pub(super) fn loaded(&mut self, bytes: u64, took_ms: u64, now: u64) {
         self.phase = Phase::Ready(Ready { since: now, idle_since: now, is_draining: false });
         self.incarnation = Incarnation(self.incarnation.0.wrapping_add(1));
         (self.leases, self.facts.bytes, self.load_ms) = (0, bytes.max(self.facts.bytes), took_ms.max(1));
+    }
+
+    /// Begins to unload it, in good health.
+    pub(super) fn leave(&mut self) {
+        (self.phase, self.failures) = (Phase::Leaving, 0);
     }
 
     /// After a load that failed.

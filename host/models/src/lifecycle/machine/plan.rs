@@ -35,7 +35,7 @@ impl Machine {
         for (key, entry) in &mut self.entries {
             let is_wanted = self.queue.iter().any(|waiter| waiter.key == *key);
             if !is_wanted && entry.expires().is_some_and(|at| at <= now) {
-                entry.phase = Phase::Leaving;
+                entry.leave();
                 effects.push(Effect::Unload(*key));
             }
         }
@@ -73,7 +73,7 @@ impl Machine {
     /// Loads a model, or makes room for it. What is still missing for it is not given to those behind.
     fn claim(&mut self, key: Key, purse: &mut Purse, now: u64, effects: &mut Vec<Effect>) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let bytes = entry.facts.bytes;
+        let bytes = entry.bytes();
         if bytes <= purse.free {
             purse.free -= bytes;
             entry.phase = Phase::Loading;
@@ -101,8 +101,8 @@ impl Machine {
         }
         let all = open.into_iter().map(|(_, candidate)| candidate).collect::<Vec<_>>();
         for key in choose(&all, need).unwrap_or_default() {
-            // Idle ones among them serve on until the last of the others is idle as well.
-            if let Some(Entry { phase: Phase::Ready(ready), leases: 1.., .. }) = self.entries.get_mut(&key) {
+            // Idle ones among them let nobody in either: else each would be in use when the others are idle.
+            if let Some(Entry { phase: Phase::Ready(ready), .. }) = self.entries.get_mut(&key) {
                 ready.is_draining = true;
             }
         }
@@ -127,8 +127,8 @@ impl Machine {
         let mut freed = 0_u64;
         for key in keys {
             if let Some(entry) = self.entries.get_mut(key) {
-                entry.phase = Phase::Leaving;
-                freed = freed.saturating_add(entry.facts.bytes);
+                entry.leave();
+                freed = freed.saturating_add(entry.bytes());
                 effects.push(Effect::Unload(*key));
             }
         }
@@ -136,11 +136,11 @@ impl Machine {
     }
 
     pub(super) fn bytes_of(&self, which: impl Fn(&Entry) -> bool) -> u64 {
-        let bytes = self.entries.values().filter(|entry| which(entry)).map(|entry| entry.facts.bytes);
+        let bytes = self.entries.values().filter(|entry| which(entry)).map(Entry::bytes);
         bytes.fold(0, u64::saturating_add)
     }
 }
 
 fn candidate(key: Key, entry: &Entry, now: u64) -> Candidate<Key> {
-    Candidate { key, bytes: entry.facts.bytes, cost: entry.cost(now) }
+    Candidate { key, bytes: entry.bytes(), cost: entry.cost(now) }
 }

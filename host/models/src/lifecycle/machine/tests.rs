@@ -38,6 +38,21 @@ fn a_ready_model_is_had_at_once_and_a_cold_one_after_its_load() {
 }
 
 #[test]
+fn adapters_count_with_their_base() {
+    let mut machine = machine(100, &[Facts { bytes: 60, ..KEEPS }, Facts { bytes: 40, ..KEEPS }]);
+    load(&mut machine, 0, 1, 0);
+    let idle = load(&mut machine, 1, 2, 10);
+    assert_eq!(machine.returned(Key(1), idle, 20), []);
+    assert_eq!(machine.set_adapters(Key(0), 20, 2_000), [Effect::Unload(Key(1))], "the base is in use");
+    assert_eq!(machine.unloaded(Key(1), 2_010), []);
+    assert_eq!((machine.held(), machine.has_room(Key(1))), (80, false));
+    assert_eq!(machine.set_adapters(Key(0), 0, 2_020), []);
+    assert!(machine.has_room(Key(1)));
+    machine.set_adapters(Key(0), 50, 2_030);
+    assert_eq!(machine.too_large(Key(0)), Some(Refused::TooLarge { needs: 110, budget: 100, pinned: 0 }));
+}
+
+#[test]
 fn an_idle_model_makes_room_and_a_leased_one_serves_its_turn_first() {
     let mut machine = machine(100, &[KEEPS, KEEPS]);
     let lease = load(&mut machine, 0, 1, 0);
@@ -135,6 +150,31 @@ fn a_queue_has_a_bound() {
     machine.set_limits(100, 1, 0);
     machine.ask(Key(0), Ticket(1), 0);
     assert_eq!(machine.ask(Key(0), Ticket(2), 0).0, Asked::Refused(Refused::QueueFull));
+}
+
+/// A claim that needs two models in steady use gets them both: neither is opened again while the other drains.
+#[test]
+fn a_big_claim_is_met_though_two_models_are_asked_for_all_the_time() {
+    let mut world = World::new(100, &[Facts { bytes: 50, ..KEEPS }, Facts { bytes: 50, ..KEEPS }, KEEPS]);
+    let ask = |world: &mut World, key: u64| world.step((0, usize::try_from(key).unwrap(), 1));
+    for round in 0..400 {
+        ask(&mut world, 0);
+        ask(&mut world, 1);
+        if round == 100 {
+            ask(&mut world, 2);
+        }
+        // Loads and unloads end, and the oldest lease; so that one of the two is always in use.
+        for what in [6, 7] {
+            world.step((what, 1, 1));
+        }
+        if world.leases.iter().any(|(key, _)| *key == Key(2)) {
+            return;
+        }
+        if world.leases.len() > 1 || round % 3 == 0 {
+            world.step((4, 0, 5));
+        }
+    }
+    panic!("it was never granted: {:?}", world.machine);
 }
 
 /// A world around a machine: what it was told to do, and who holds what.
