@@ -1,6 +1,7 @@
 //! `tollgate`: the gateway, and the commands that talk to a running one.
 
 mod admin;
+mod allocator;
 mod app;
 mod build_step;
 mod builtin;
@@ -30,6 +31,7 @@ use clap::Parser;
 use crate::cli::{Arguments, Command, PluginCommand};
 
 fn main() -> ExitCode {
+    allocator::return_big_blocks();
     match Arguments::parse().command {
         Command::BuildPlugin { memory_bytes, time_s } => build_step::main(memory_bytes, time_s),
         Command::ProbeModel { memory_bytes, time_s } => probe_step::main(memory_bytes, time_s),
