@@ -59,8 +59,8 @@ impl Weight {
 
 /// How it is measured, for the report.
 pub(crate) const METHOD: &str = "A fresh gateway for each model, loaded with its first request. Resident memory (smaps_rollup) before \
-    `tollgate model warm`, after 16 replies of the scripted model at once so that the gateway's own buffers are there; after loading; and \
-    after a prompt of some 600 tokens and 16 replies at once, which is what is held against the prediction.";
+    `tollgate model warm`, after the same requests to the built-in model, so that what the gateway and llama.cpp need once is \
+    there; after loading; and after a prompt of some 600 tokens and 16 replies at once, which is what is held against the prediction.";
 
 /// Weighs each model in a gateway of its own.
 pub(crate) async fn all(models: &[Generated]) -> anyhow::Result<Vec<Weight>> {
@@ -75,12 +75,14 @@ pub(crate) async fn all(models: &[Generated]) -> anyhow::Result<Vec<Weight>> {
 
 async fn one(model: &Generated) -> anyhow::Result<Weight> {
     let place = generated::place(std::slice::from_ref(model), "");
+    place.write("models/first.toml", "backend = \"llama\"\nartifact = \"builtin:demo\"\n");
     let gateway = place.start().await;
     let resident = || memory_kib(gateway.pid(), "Rss").map(|kib| kib * 1_024);
     // Bodies as large as those below: what the gateway needs for them is not the model's.
     let text = "What does a gateway do with a long prompt? ".repeat(60);
-    let scripted = pair::target(&gateway, &place, "scripted")?;
-    ask(&scripted, AT_ONCE, &format!("say done {text}")).await?;
+    let first = pair::target(&gateway, &place, "first")?;
+    ask(&first, 1, &text).await?;
+    ask(&first, AT_ONCE, "What is a gateway?").await?;
     let before = resident()?;
     let target = pair::target(&gateway, &place, model.id)?;
     let warmed = gateway.admin(&["model", "warm", model.id]).await;
