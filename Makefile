@@ -32,8 +32,9 @@ build: plugins ## Build target/release/tollgate
 	@$(CARGO) build --release --workspace --bin tollgate
 
 run: build ## Run the gateway with CONFIG and DATA (by default ./config and ./data)
-	@scripts/onnxruntime
-	@ORT_DYLIB_PATH=$${ORT_DYLIB_PATH:-target/onnxruntime/libonnxruntime.so} target/release/tollgate serve --config $(CONFIG) --data $(DATA)
+	@scripts/onnxruntime || echo "   it cannot be fetched: all but models of the backend onnx will run"
+	@here=target/onnxruntime/libonnxruntime.so; [ ! -f $$here ] || export ORT_DYLIB_PATH=$${ORT_DYLIB_PATH:-$$here}; \
+		exec target/release/tollgate serve --config $(CONFIG) --data $(DATA)
 
 test: build ## Run every test in its short form
 	@echo "== tests"
