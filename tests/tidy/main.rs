@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tollgate-backend", &[]),
     ("tollgate-config", &[]),
     ("tollgate-formats", &[]),
-    ("tollgate-artifacts", &["tollgate-config", "tollgate-formats"]),
+    ("tollgate-artifacts", &["tollgate-formats"]),
     ("tollgate-convert", &["tollgate-formats"]),
     ("tollgate-backend-hf", &["tollgate-backend", "tollgate-formats"]),
     ("tollgate-backend-candle", &["tollgate-backend", "tollgate-backend-hf", "tollgate-formats"]),
