@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use crate::name::{ArtifactName, Which};
 const LOCK_TRY: Duration = Duration::from_millis(50);
 /// No holder has a longer name.
 const MAX_HOLDER: u64 = 256;
+/// A version's folder, and the folders within one that a file's path may name.
+const MAX_DEPTH: u32 = 3;
 
 /// The store, locked. The lock ends with this value, and with the process.
 #[derive(Debug)]
@@ -209,14 +212,17 @@ impl Held {
         Ok(remove(&gone)?)
     }
 
-    /// Removes the files that no version has a link to; answers their length in bytes.
+    /// Removes the files that no version has a link to; answers their length in bytes. Other links do not count: a download that was
+    /// interrupted may be one.
     pub(super) fn drop_unused_blobs(&self) -> Result<u64, StoreError> {
+        let mut used = BTreeSet::new();
+        inodes(&self.store.layout.versions(), MAX_DEPTH, &mut used)?;
         let blobs = self.store.layout.blobs();
         let mut freed = 0u64;
         for entry in fs::read_dir(&blobs).at(&blobs)? {
             let path = entry.at(&blobs)?.path();
             let metadata = fs::symlink_metadata(&path).at(&path)?;
-            if std::os::unix::fs::MetadataExt::nlink(&metadata) <= 1 || !metadata.is_file() {
+            if !metadata.is_file() || !used.contains(&metadata.ino()) {
                 remove(&path)?;
                 freed = freed.saturating_add(metadata.len());
             }
@@ -227,6 +233,20 @@ impl Held {
     pub(super) fn layout(&self) -> &super::layout::Layout {
         &self.store.layout
     }
+}
+
+/// The inodes of the files in `folder`, which is one file system with the blobs: a link would not have been possible otherwise.
+fn inodes(folder: &Path, depth: u32, found: &mut BTreeSet<u64>) -> Result<(), FileError> {
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        let metadata = fs::symlink_metadata(&path).at(&path)?;
+        if metadata.is_file() {
+            found.insert(metadata.ino());
+        } else if metadata.is_dir() && depth > 0 {
+            inodes(&path, depth - 1, found)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes into the lock who has it.

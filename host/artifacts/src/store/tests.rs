@@ -154,6 +154,10 @@ fn what_a_crash_left_behind_is_cleared_away() {
     fs::create_dir_all(at("cache/versions/.new-half")).unwrap();
     fs::create_dir_all(at("cache/versions/.gone-half")).unwrap();
     fs::write(at("cache/blobs/unused"), "nobody links to it").unwrap();
+    // Of a pull that was killed while it installed: it is linked from the download, which goes on living.
+    fs::create_dir_all(at("cache/partial/fresh/model")).unwrap();
+    fs::write(at("cache/blobs/pulled"), "only a download links to it").unwrap();
+    fs::hard_link(at("cache/blobs/pulled"), at("cache/partial/fresh/model/model.gguf")).unwrap();
     fs::write(at("cache/blobs/.half.tmp"), "half").unwrap();
     fs::write(at("cache/newest/.demo.tmp"), "half").unwrap();
     symlink("../cache/versions/half", at("current/.demo.tmp")).unwrap();
@@ -176,6 +180,7 @@ fn what_a_crash_left_behind_is_cleared_away() {
     assert_eq!(names(&case, "cache/versions").len(), 2);
     assert_eq!(names(&case, "cache/blobs").len(), 2);
     assert_eq!(names(&case, "cache/partial"), ["fresh"]);
+    assert!(at("cache/partial/fresh/model/model.gguf").is_file(), "a download is gone on with");
     assert_eq!(names(&case, "current"), ["demo"]);
     assert_eq!(names(&case, "rollback"), ["demo", "foreign"], "what is not ours is left alone");
     assert_eq!(held.rollback(&name()).unwrap().digest, one.digest);
