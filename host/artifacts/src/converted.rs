@@ -9,7 +9,7 @@ use crate::inspect::gguf_format;
 use crate::manifest::Format;
 use crate::name::{RelativePath, Which};
 use crate::progress::Progress;
-use crate::store::{Held, Installed, Version};
+use crate::store::{Installed, Store, Version};
 use crate::trust::Signed;
 
 /// What the GGUF file in the artifact is called, whatever it was called before.
@@ -31,15 +31,16 @@ pub struct FromVersion<'a> {
 }
 
 /// Installs the GGUF file `folder/model.gguf` under the name and the version of what it was made of; it is linked into the store, on
-/// whose disk it lies. Its manifest says in `source` of which digest it was converted. It is not current yet: see [`Held::activate`].
+/// whose disk it lies. Its manifest says in `source` of which digest it was converted. It is not current yet: see
+/// [`crate::store::Held::activate`].
 ///
 /// # Errors
-/// It is no sound model or adapter, or anything of [`Held::install`].
+/// It is no sound model or adapter, or anything of [`Store::check`].
 ///
 /// # Panics
 /// Never: the name of the file is a path.
 pub fn import_converted(
-    held: &Held,
+    store: &Store,
     folder: &Path,
     from: &FromVersion<'_>,
     progress: &dyn Progress,
@@ -47,7 +48,7 @@ pub fn import_converted(
     let FromVersion { version, how, base, is_exact, now } = from;
     let file: RelativePath = FILE.parse().expect("the name written here is a path");
     let format = gguf_format(folder, &file)?;
-    let staging = held.stage()?;
+    let staging = store.stage()?;
     staging.take(folder, &file)?;
     let about = About {
         name: version.manifest.name.clone(),
@@ -63,7 +64,8 @@ pub fn import_converted(
         manifest.check.clone_from(&version.manifest.check);
     }
     let bytes = manifest.to_bytes()?;
-    Ok(held.install_trusted(&staging, (manifest, &bytes), (Signed::Nobody, None), *now, progress)?)
+    let checked = store.check_trusted(&staging, (manifest, &bytes), (Signed::Nobody, None), *now, progress)?;
+    Ok(store.hold()?.put(checked)?)
 }
 
 #[cfg(test)]
@@ -80,19 +82,19 @@ mod tests {
     #[test]
     fn what_was_converted_has_the_name_and_version_of_its_source() {
         let case = Case::new();
-        let held = case.store.hold().unwrap();
-        let source = case.install(&held, 7, 0).unwrap();
+        let source = case.install(&case.store.hold().unwrap(), 7, 0).unwrap();
         let version = case.store.find(&Which::Digest(source.digest)).unwrap();
         // On the disk of the store, as a conversion lies.
         let made = case.folder.path().join("made");
         std::fs::create_dir(&made).unwrap();
         std::fs::write(made.join(FILE), gguf(1)).unwrap();
-        let installed = import_converted(&held, &made, &from(&version), &Silent).unwrap();
+        let installed = import_converted(&case.store, &made, &from(&version), &Silent).unwrap();
         assert_eq!((&installed.manifest.name, installed.manifest.version), (&version.manifest.name, 7));
         assert_eq!(installed.manifest.source, Some(format!("converted from {} to q8_0", source.digest)));
         assert_eq!(installed.signed, Signed::Nobody);
         assert_ne!(installed.digest, source.digest);
         assert!(made.join(FILE).exists(), "it is linked, and whoever made the folder removes it");
+        let held = case.store.hold().unwrap();
         held.activate(&installed.manifest.name, Some(&installed.digest)).unwrap();
         held.remove(&Which::Digest(source.digest), false).unwrap();
 
@@ -105,11 +107,10 @@ mod tests {
     #[test]
     fn what_is_no_model_is_not_taken() {
         let case = Case::new();
-        let held = case.store.hold().unwrap();
-        let source = case.install(&held, 1, 0).unwrap();
+        let source = case.install(&case.store.hold().unwrap(), 1, 0).unwrap();
         let version = case.store.find(&Which::Digest(source.digest)).unwrap();
         let made = folder(&[(FILE, b"GGUF and nothing else")]);
-        assert!(import_converted(&held, made.path(), &from(&version), &Silent).is_err());
+        assert!(import_converted(&case.store, made.path(), &from(&version), &Silent).is_err());
         assert_eq!(case.store.list().unwrap().len(), 1);
     }
 }

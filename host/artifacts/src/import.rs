@@ -1,4 +1,5 @@
-//! Takes a model that lies on this machine: a GGUF file, a folder or a `model.zip`. Every way ends in [`Held::install`].
+//! Takes a model that lies on this machine: a GGUF file, a folder or a `model.zip`. Every way ends in [`Store::check`] and
+//! [`crate::store::Held::put`].
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use crate::manifest::{Format, MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, Manif
 use crate::name::{ArtifactName, RelativePath, Which};
 use crate::progress::{Progress, Work};
 use crate::space::{self, SpaceError};
-use crate::store::{Held, Installed, Staging, StoreError};
+use crate::store::{Installed, Staging, Store, StoreError};
 use crate::trust::{Trust, TrustError, read_signature};
 use crate::zip_file::{Archive, ArchiveError};
 
@@ -71,18 +72,18 @@ pub enum ImportError {
     Unknown(String),
 }
 
-/// Installs the model at `path`. It is not current yet: see [`Held::activate`].
+/// Installs the model at `path`. It is not current yet: see [`crate::store::Held::activate`].
 ///
 /// # Errors
-/// It is no model, is not believed, does not fit on the disk, or anything of [`Held::install`].
+/// It is no model, is not believed, does not fit on the disk, or anything of [`Store::check`].
 pub fn import(
-    held: &Held,
+    store: &Store,
     path: &Path,
     name: Option<&ArtifactName>,
     options: &ImportOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Installed, ImportError> {
-    let import = Import { held, name, options, progress };
+    let import = Import { store, name, options, progress };
     if path.is_dir() {
         let signature = open_beneath(path, &known(SIGNATURE_FILE));
         return match open_beneath(path, &known(MANIFEST_FILE)) {
@@ -123,18 +124,18 @@ pub fn import(
 /// # Errors
 /// As [`import`].
 pub fn import_described(
-    held: &Held,
+    store: &Store,
     folder: &Path,
     manifest: (&[u8], Option<&[u8]>),
     name: Option<&ArtifactName>,
     options: &ImportOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Installed, ImportError> {
-    Import { held, name, options, progress }.described(folder, manifest.0, manifest.1)
+    Import { store, name, options, progress }.described(folder, manifest.0, manifest.1)
 }
 
 struct Import<'a> {
-    held: &'a Held,
+    store: &'a Store,
     name: Option<&'a ArtifactName>,
     options: &'a ImportOptions<'a>,
     progress: &'a dyn Progress,
@@ -160,7 +161,7 @@ impl Import<'_> {
         let mut archive = Archive::open(path)?;
         let (bytes, signature) = archive.manifest()?;
         let manifest = self.believe(&bytes, signature.as_deref())?;
-        let staging = self.held.stage()?;
+        let staging = self.store.stage()?;
         archive.extract(&manifest, &staging, self.progress)?;
         self.install(&staging, &bytes, signature.as_deref())
     }
@@ -194,12 +195,12 @@ impl Import<'_> {
         let mut manifest = describe(staging.path(), format, paths, about, self.progress)?;
         manifest.version = match self.options.version {
             Some(version) => version,
-            None => self.held.next_version(&manifest.name, &manifest.digest())?,
+            None => self.store.next_version(&manifest.name, &manifest.digest())?,
         };
         self.install(&staging, &manifest.to_bytes()?, None)
     }
 
-    /// Verifies a manifest before anything is made from it. [`Held::install`] does so again with the files.
+    /// Verifies a manifest before anything is made from it. [`Store::check`] does so again with the files.
     fn believe(&self, bytes: &[u8], signature: Option<&[u8]>) -> Result<Manifest, ImportError> {
         self.options.trust.verify(bytes, signature)?;
         let manifest = Manifest::parse(bytes, self.options.now)?;
@@ -211,7 +212,7 @@ impl Import<'_> {
 
     /// Copies or links files into a staging folder, each of at most its length in bytes.
     fn gather(&self, folder: &Path, files: &[(RelativePath, u64)]) -> Result<Staging, ImportError> {
-        let staging = self.held.stage()?;
+        let staging = self.store.stage()?;
         let total = files.iter().fold(0u64, |total, (_, bytes)| total.saturating_add(*bytes));
         space::check(staging.path(), if self.options.is_moved { 0 } else { total })?;
         for (path, bytes) in files {
@@ -229,7 +230,8 @@ impl Import<'_> {
 
     fn install(&self, staging: &Staging, bytes: &[u8], signature: Option<&[u8]>) -> Result<Installed, ImportError> {
         let ImportOptions { trust, now, .. } = self.options;
-        Ok(self.held.install(staging, bytes, signature, trust, *now, self.progress)?)
+        let checked = self.store.check(staging, (bytes, signature), trust, *now, self.progress)?;
+        Ok(self.store.hold()?.put(checked)?)
     }
 }
 

@@ -37,7 +37,7 @@ use layout::Layout;
 
 pub use error::StoreError;
 pub use held::{Activated, Held, Removed};
-pub use install::Installed;
+pub use install::{Checked, Installed};
 pub use staging::Staging;
 
 /// How long a change waits for another process to finish its own.
@@ -123,6 +123,26 @@ impl Store {
     #[must_use]
     pub fn partial(&self) -> PathBuf {
         self.layout.partial()
+    }
+
+    /// Makes a folder for what is about to be installed.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn stage(&self) -> Result<Staging, StoreError> {
+        Staging::make(&self.layout.staging())
+    }
+
+    /// The version number that comes next under `name`, or the last one if that has the same content.
+    ///
+    /// # Errors
+    /// The record of the last one cannot be read.
+    pub fn next_version(&self, name: &ArtifactName, digest: &Digest) -> Result<u64, StoreError> {
+        Ok(match newest::read(&self.layout, name)? {
+            Some(newest) if newest.digest == *digest => newest.version,
+            Some(newest) => newest.version.saturating_add(1),
+            None => 1,
+        })
     }
 
     /// Takes the lock, waiting up to ten seconds for it, and clears away what a crash left behind.

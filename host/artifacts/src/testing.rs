@@ -90,8 +90,8 @@ impl Case {
     }
 
     /// Stages a GGUF model and makes a manifest for it.
-    pub(crate) fn stage(&self, held: &Held, version: u64, variant: u8) -> (Staging, Manifest) {
-        let staging = held.stage().unwrap();
+    pub(crate) fn stage(&self, version: u64, variant: u8) -> (Staging, Manifest) {
+        let staging = self.store.stage().unwrap();
         std::fs::write(staging.path().join("model.gguf"), gguf(variant)).unwrap();
         let manifest = manifest(staging.path(), Format::Gguf, &["model.gguf"], version);
         (staging, manifest)
@@ -100,12 +100,13 @@ impl Case {
     /// Signs a manifest and installs what was staged.
     pub(crate) fn install_as(&self, held: &Held, staging: &Staging, manifest: &Manifest) -> Result<Installed, StoreError> {
         let bytes = manifest.to_bytes().unwrap();
-        held.install(staging, &bytes, Some(&self.key.sign(&bytes)), &self.trust, now(), &Silent)
+        let signature = self.key.sign(&bytes);
+        held.put(self.store.check(staging, (&bytes, Some(&signature)), &self.trust, now(), &Silent)?)
     }
 
     /// Installs a version.
     pub(crate) fn install(&self, held: &Held, version: u64, variant: u8) -> Result<Installed, StoreError> {
-        let (staging, manifest) = self.stage(held, version, variant);
+        let (staging, manifest) = self.stage(version, variant);
         self.install_as(held, &staging, &manifest)
     }
 }

@@ -36,42 +36,40 @@ fn packed(case: &Case, path: &Path, version: u64, to: &PackTo) -> crate::pack::P
 #[test]
 fn a_gguf_file_becomes_an_artifact_that_is_known_by_its_digest() {
     let case = Case::new();
-    let held = case.store.hold().unwrap();
     let files = folder(&[("Demo Q4.gguf", &gguf(0)), ("Demo-Q4.gguf", &gguf(0))]);
     let path = files.path().join("Demo-Q4.gguf");
-    let error = import(&held, &path, None, &options(&case.trust), &Silent).unwrap_err().to_string();
+    let error = import(&case.store, &path, None, &options(&case.trust), &Silent).unwrap_err().to_string();
     assert!(error.contains("[models] unsigned = true"), "{error}");
 
     let trust = unsigned();
-    let one = import(&held, &path, None, &options(&trust), &Silent).unwrap();
+    let one = import(&case.store, &path, None, &options(&trust), &Silent).unwrap();
     assert_eq!((one.manifest.name.as_str(), one.manifest.version), ("demo-q4", 1));
     assert_eq!(one.digest, Digest::of(&gguf(0)));
-    assert_eq!(import(&held, &path, None, &options(&trust), &Silent).unwrap().manifest.version, 1, "the same again");
+    assert_eq!(import(&case.store, &path, None, &options(&trust), &Silent).unwrap().manifest.version, 1, "the same again");
     fs::write(&path, gguf(1)).unwrap();
-    assert_eq!(import(&held, &path, None, &options(&trust), &Silent).unwrap().manifest.version, 2);
-    let named = import(&held, &path, Some(&"other".parse().unwrap()), &options(&trust), &Silent).unwrap();
+    assert_eq!(import(&case.store, &path, None, &options(&trust), &Silent).unwrap().manifest.version, 2);
+    let named = import(&case.store, &path, Some(&"other".parse().unwrap()), &options(&trust), &Silent).unwrap();
     assert_eq!(named.manifest.name.as_str(), "other");
     assert!(path.exists(), "importing copies");
 
-    let error = import(&held, &files.path().join("Demo Q4.gguf"), None, &options(&trust), &Silent).unwrap_err().to_string();
+    let error = import(&case.store, &files.path().join("Demo Q4.gguf"), None, &options(&trust), &Silent).unwrap_err().to_string();
     assert!(error.contains("rename it"), "{error}");
 }
 
 #[test]
 fn a_folder_without_a_manifest_is_taken_by_its_known_files() {
     let case = Case::new();
-    let held = case.store.hold().unwrap();
     let trust = unsigned();
-    let installed = import(&held, &demo_folder().join("hf"), Some(&"demo".parse().unwrap()), &options(&trust), &Silent).unwrap();
+    let installed =
+        import(&case.store, &demo_folder().join("hf"), Some(&"demo".parse().unwrap()), &options(&trust), &Silent).unwrap();
     assert_eq!(installed.manifest.format, Format::Safetensors);
     assert!(installed.folder.join("tokenizer.json").is_file());
-    held.activate(&"demo".parse().unwrap(), None).unwrap();
+    case.store.hold().unwrap().activate(&"demo".parse().unwrap(), None).unwrap();
 }
 
 #[test]
 fn a_download_is_linked_and_not_lost_when_it_is_refused() {
     let case = Case::new();
-    let held = case.store.hold().unwrap();
     let partial = case.store.partial().join("download");
     fs::create_dir_all(&partial).unwrap();
     fs::write(partial.join("model.gguf"), gguf(0)).unwrap();
@@ -79,51 +77,49 @@ fn a_download_is_linked_and_not_lost_when_it_is_refused() {
     let manifest = fs::read(partial.join(MANIFEST_FILE)).unwrap();
     let signature = fs::read(partial.join(SIGNATURE_FILE)).unwrap();
     let options = ImportOptions { is_moved: true, ..options(&case.trust) };
-    let installed = import_described(&held, &partial, (&manifest, Some(&signature)), None, &options, &Silent).unwrap();
+    let installed = import_described(&case.store, &partial, (&manifest, Some(&signature)), None, &options, &Silent).unwrap();
     assert_eq!(installed.digest, staged.digest);
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
     assert_eq!(inode(&partial.join("model.gguf")), inode(&installed.folder.join("model.gguf")), "it is not copied");
 
     fs::remove_file(partial.join("model.gguf")).unwrap();
     fs::write(partial.join("model.gguf"), gguf(1)).unwrap();
-    import_described(&held, &partial, (&manifest, Some(&signature)), None, &options, &Silent).unwrap_err();
+    import_described(&case.store, &partial, (&manifest, Some(&signature)), None, &options, &Silent).unwrap_err();
     assert_eq!(fs::read(partial.join("model.gguf")).unwrap(), gguf(1), "it is there for the next try");
 }
 
 #[test]
 fn signed_folders_and_archives_are_taken_and_foreign_ones_are_not() {
     let case = Case::new();
-    let held = case.store.hold().unwrap();
     let files = folder(&[("model.gguf", &gguf(0)), ("README.md", b"not part of it")]);
     let archive = files.path().join("model.zip");
     let zip = packed(&case, files.path(), 1, &PackTo::Zip(archive.clone()));
-    let installed = import(&held, &archive, None, &options(&case.trust), &Silent).unwrap();
+    let installed = import(&case.store, &archive, None, &options(&case.trust), &Silent).unwrap();
     assert_eq!((installed.digest, installed.manifest), (zip.digest, zip.manifest));
 
     packed(&case, files.path(), 2, &PackTo::InPlace);
-    assert_eq!(import(&held, files.path(), None, &options(&case.trust), &Silent).unwrap().manifest.version, 2);
+    assert_eq!(import(&case.store, files.path(), None, &options(&case.trust), &Silent).unwrap().manifest.version, 2);
     let asked = "other".parse().unwrap();
-    let error = import(&held, files.path(), Some(&asked), &options(&case.trust), &Silent).unwrap_err().to_string();
+    let error = import(&case.store, files.path(), Some(&asked), &options(&case.trust), &Silent).unwrap_err().to_string();
     assert!(error.contains("the manifest is of `demo`"), "{error}");
 
     let stranger = Case::new();
     for path in [files.path(), &archive] {
-        let error = import(&held, path, None, &options(&stranger.trust), &Silent).unwrap_err().to_string();
+        let error = import(&case.store, path, None, &options(&stranger.trust), &Silent).unwrap_err().to_string();
         assert!(error.contains("none of the trusted keys"), "{error}");
     }
     fs::write(files.path().join("model.gguf"), gguf(1)).unwrap();
-    let error = import(&held, files.path(), None, &options(&case.trust), &Silent).unwrap_err().to_string();
+    let error = import(&case.store, files.path(), None, &options(&case.trust), &Silent).unwrap_err().to_string();
     assert!(error.contains("its digest is"), "{error}");
     fs::remove_file(files.path().join("model.gguf")).unwrap();
     symlink("/etc/passwd", files.path().join("model.gguf")).unwrap();
-    let error = import(&held, files.path(), None, &options(&case.trust), &Silent).unwrap_err().to_string();
+    let error = import(&case.store, files.path(), None, &options(&case.trust), &Silent).unwrap_err().to_string();
     assert!(error.contains("symbolic link"), "{error}");
 }
 
 #[test]
 fn what_is_no_model_is_named() {
     let case = Case::new();
-    let held = case.store.hold().unwrap();
     let files = folder(&[("model.pt", b"PK\x03"), ("notes.txt", b"hello world"), ("empty", b"")]);
     for (name, words) in [
         ("model.pt", "may be a Python pickle"),
@@ -131,7 +127,7 @@ fn what_is_no_model_is_named() {
         ("empty", "neither a GGUF file"),
         ("missing", "No such file"),
     ] {
-        let error = import(&held, &files.path().join(name), None, &options(&unsigned()), &Silent).unwrap_err().to_string();
+        let error = import(&case.store, &files.path().join(name), None, &options(&unsigned()), &Silent).unwrap_err().to_string();
         assert!(error.contains(words), "{error} should say {words}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::held::Held;
 use super::layout::{Layout, names_in};
-use super::{StoreError, newest};
+use super::{Staging, StoreError, newest};
 use crate::digest::Digest;
 use crate::files::{At, FileError, remove, sync_folder};
 
@@ -24,7 +24,7 @@ pub(super) const OLD: &str = ".old-";
 pub(super) fn heal(held: &Held) -> Result<(), StoreError> {
     let layout = held.layout();
     for name in names_in(&layout.staging())? {
-        remove(&layout.staging().join(name))?;
+        Staging::clear(&layout.staging().join(name))?;
     }
     heal_versions(layout)?;
     for folder in [layout.current(), layout.rollback()] {

@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::staging::Staging;
 use super::{Store, StoreError, Version, newest};
 use crate::digest::Digest;
 use crate::files::{At, FileError, remove, sync_folder};
@@ -69,26 +68,6 @@ impl Held {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// Makes a folder for what is about to be installed.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub fn stage(&self) -> Result<Staging, StoreError> {
-        Staging::make(&self.store.layout.staging())
-    }
-
-    /// The version number that comes next under `name`, or the last one if that has the same content.
-    ///
-    /// # Errors
-    /// The record of the last one cannot be read.
-    pub fn next_version(&self, name: &ArtifactName, digest: &Digest) -> Result<u64, StoreError> {
-        Ok(match newest::read(&self.store.layout, name)? {
-            Some(newest) if newest.digest == *digest => newest.version,
-            Some(newest) => newest.version.saturating_add(1),
-            None => 1,
-        })
     }
 
     /// Makes `name` stand for the version with `digest`, or for the highest one that is installed under it. What it stood for becomes

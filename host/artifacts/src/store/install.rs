@@ -1,6 +1,8 @@
 //! Installing: one way for every source. Manifest, signature, age, sizes, digests and structure are checked on the very files that then
-//! become the version; it gets its name last, whole (P-M8, P-M10).
+//! become the version; it gets its name last, whole (P-M8, P-M10). Only that last step takes the lock: a rollback does not wait until
+//! somebody's 80 GB are hashed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,7 +13,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::heal::{NEW, OLD};
-use super::{Held, RECORD_FILE, Record, Staging, StoreError, newest};
+use super::{Held, RECORD_FILE, Record, Staging, Store, StoreError, newest};
 use crate::digest::{Digest, Digests};
 use crate::files::{At, FileError, open_beneath, remove, sync_folder};
 use crate::inspect::{Summary, inspect};
@@ -36,64 +38,81 @@ pub struct Installed {
     pub summary: Summary,
 }
 
-/// What the version's folder is made from, all of it checked.
-struct Checked<'a> {
-    manifest: &'a Manifest,
+/// What was staged, verified: a version but for its name. See [`Held::put`].
+#[derive(Debug)]
+pub struct Checked<'a> {
+    manifest: Manifest,
     manifest_bytes: &'a [u8],
     signature: Option<&'a [u8]>,
+    signed: Signed,
+    summary: Summary,
     record: Vec<u8>,
     staging: &'a Staging,
+    /// The inodes of the files that the store has already and that are whole there.
+    known: BTreeMap<Digest, u64>,
+    /// Whether its version has to be the highest of its name.
+    is_ordered: bool,
 }
 
-impl Held {
-    /// Verifies what was staged and makes it a version.
+impl Store {
+    /// Verifies what was staged. That takes as long as reading all of it does, and needs no lock.
     ///
     /// # Errors
     /// The manifest is not believed, expired or below one that was accepted before; a file is missing, of another length, digest or
     /// structure; the disk is too full. Nothing is changed then.
-    pub fn install(
+    pub fn check<'a>(
         &self,
-        staging: &Staging,
-        manifest_bytes: &[u8],
-        signature: Option<&[u8]>,
+        staging: &'a Staging,
+        (manifest_bytes, signature): (&'a [u8], Option<&'a [u8]>),
         trust: &Trust,
         now: SystemTime,
         progress: &dyn Progress,
-    ) -> Result<Installed, StoreError> {
+    ) -> Result<Checked<'a>, StoreError> {
         let signed = trust.verify(manifest_bytes, signature)?;
         let manifest = Manifest::parse(manifest_bytes, now)?;
-        newest::check(self.layout(), &manifest)?;
-        let installed = self.install_trusted(staging, (manifest, manifest_bytes), (signed, signature), now, progress)?;
-        newest::accept(self.layout(), &installed.manifest)?;
-        Ok(installed)
+        newest::check(&self.layout, &manifest)?;
+        let checked = self.check_trusted(staging, (manifest, manifest_bytes), (signed, signature), now, progress)?;
+        Ok(Checked { is_ordered: true, ..checked })
     }
 
     /// The same for a manifest that was made here, or is known to be trusted. It may have the version of another one of its name: the
     /// record of the highest version is left as it is.
-    pub(crate) fn install_trusted(
+    pub(crate) fn check_trusted<'a>(
         &self,
-        staging: &Staging,
-        (manifest, manifest_bytes): (Manifest, &[u8]),
-        (signed, signature): (Signed, Option<&[u8]>),
+        staging: &'a Staging,
+        (manifest, manifest_bytes): (Manifest, &'a [u8]),
+        (signed, signature): (Signed, Option<&'a [u8]>),
         now: SystemTime,
         progress: &dyn Progress,
-    ) -> Result<Installed, StoreError> {
-        let layout = self.layout();
-        space::check(layout.root(), crate::digest::len(manifest_bytes))?;
+    ) -> Result<Checked<'a>, StoreError> {
+        space::check(self.layout.root(), crate::digest::len(manifest_bytes))?;
+        let mut known = BTreeMap::new();
         for file in &manifest.files {
             check_file(staging.path(), file, progress)?;
+            known.extend(whole(&self.layout.blob(&file.sha256), file).map(|inode| (file.sha256, inode)));
         }
         let summary = inspect(staging.path(), &manifest)?;
-
         let signed_by = match &signed {
             Signed::By(key) => Some(key.clone()),
             Signed::Nobody => None,
         };
         let record = Record { installed: rfc3339(now).ok_or(StoreError::Clock)?, signed_by };
         let record = serde_json::to_vec(&record).map_err(crate::manifest::ManifestError::Json)?;
-        let digest = manifest.digest();
-        let made = layout.versions().join(format!("{NEW}{digest}"));
-        let checked = Checked { manifest: &manifest, manifest_bytes, signature, record, staging };
+        Ok(Checked { manifest, manifest_bytes, signature, signed, summary, record, staging, known, is_ordered: false })
+    }
+}
+
+impl Held {
+    /// Makes what was verified a version. It is not current yet: see [`Held::activate`].
+    ///
+    /// # Errors
+    /// A higher version of its name came meanwhile, or it cannot be written. Nothing is changed then.
+    pub fn put(&self, checked: Checked<'_>) -> Result<Installed, StoreError> {
+        if checked.is_ordered {
+            newest::check(self.layout(), &checked.manifest)?;
+        }
+        let digest = checked.manifest.digest();
+        let made = self.layout().versions().join(format!("{NEW}{digest}"));
         let put = self.make_version(&made, &checked).and_then(|()| self.put_version(&made, &digest));
         if put.is_err() {
             // What is left would be cleared with the next lock; on a full disk it should not take room until then.
@@ -101,7 +120,11 @@ impl Held {
             let _ = self.drop_unused_blobs();
         }
         put?;
-        Ok(Installed { digest, folder: layout.version(&digest), manifest, signed, summary })
+        let Checked { manifest, signed, summary, is_ordered, .. } = checked;
+        if is_ordered {
+            newest::accept(self.layout(), &manifest)?;
+        }
+        Ok(Installed { digest, folder: self.layout().version(&digest), manifest, signed, summary })
     }
 
     /// Makes a version's folder under a name that nobody looks at, and has it written to the disk.
@@ -110,7 +133,7 @@ impl Held {
         fs::create_dir(made).at(made)?;
         let mut folders = vec![made.to_owned()];
         for file in &checked.manifest.files {
-            let blob = self.keep(checked.staging.path(), file)?;
+            let blob = self.keep(checked, file)?;
             let link = made.join(file.path.as_str());
             let parent = link.parent().unwrap_or(made);
             if !folders.iter().any(|folder| folder == parent) {
@@ -132,9 +155,11 @@ impl Held {
     }
 
     /// Links a staged file that was checked into the store under its digest. A file that is there already is used if it is still whole.
-    fn keep(&self, staging: &Path, file: &FileEntry) -> Result<PathBuf, StoreError> {
-        let blob = self.layout().blob(&file.sha256);
-        if is_whole(&blob, file) {
+    fn keep(&self, checked: &Checked<'_>, file: &FileEntry) -> Result<PathBuf, StoreError> {
+        let (blob, staging) = (self.layout().blob(&file.sha256), checked.staging.path());
+        // What was there when the files were verified is not read again: whoever waits for the lock would wait for that.
+        let here = fs::symlink_metadata(&blob).ok().map(|blob| blob.ino());
+        if here.is_some() && (here == checked.known.get(&file.sha256).copied() || whole(&blob, file).is_some()) {
             return Ok(blob);
         }
         let temporary = self.layout().blobs().join(format!(".{}.tmp", file.sha256));
@@ -205,13 +230,13 @@ fn check_file(staging: &Path, file: &FileEntry, progress: &dyn Progress) -> Resu
     Ok(open.sync_all().at(&path)?)
 }
 
-/// Whether a file in the store still has the content that it is named after.
-fn is_whole(blob: &Path, file: &FileEntry) -> bool {
-    let name: Result<RelativePath, _> = file.sha256.to_string().parse();
-    let (Some(folder), Ok(name)) = (blob.parent(), name) else { return false };
-    let Ok(mut open) = open_beneath(folder, &name) else { return false };
-    let found = Digests::of_reader(&mut open, file.bytes, &crate::progress::Silent);
-    found.is_ok_and(|found| found.whole == file.sha256 && found.bytes == file.bytes)
+/// The inode of a file in the store, if that still has the content that it is named after.
+fn whole(blob: &Path, file: &FileEntry) -> Option<u64> {
+    let name: RelativePath = file.sha256.to_string().parse().ok()?;
+    let mut open = open_beneath(blob.parent()?, &name).ok()?;
+    let inode = open.metadata().ok()?.ino();
+    let found = Digests::of_reader(&mut open, file.bytes, &crate::progress::Silent).ok()?;
+    (found.whole == file.sha256 && found.bytes == file.bytes).then_some(inode)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FileError> {

@@ -1,7 +1,9 @@
-//! A folder of its own for what is about to be installed. It goes away with its value, and after a crash with the next lock.
+//! A folder of its own for what is about to be installed. It goes away with its value, and after a crash with the next lock of the
+//! store: a process holds a lock (flock) on its folder, and nobody holds one on what a crash left.
 
 use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -12,15 +14,40 @@ use crate::name::RelativePath;
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
+    _lock: File,
 }
+
+/// Somebody who clears away may take a folder that is new for one that a crash left: then another is made.
+const TRIES: u32 = 8;
 
 impl Staging {
     pub(super) fn make(parent: &Path) -> Result<Self, StoreError> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(StoreError::Randomness)?;
-        let path = parent.join(hex::encode(random));
-        DirBuilder::new().mode(0o700).create(&path).at(&path)?;
-        Ok(Staging { path })
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(StoreError::Randomness)?;
+            let path = parent.join(hex::encode(random));
+            DirBuilder::new().mode(0o700).create(&path).at(&path)?;
+            match lock(&path) {
+                Ok(lock) => return Ok(Staging { path, _lock: lock }),
+                Err(_) if tries < TRIES => {}
+                Err(error) => return Err(error).at(&path).map_err(StoreError::from),
+            }
+        }
+    }
+
+    /// Removes a folder that no process holds.
+    pub(super) fn clear(path: &Path) -> Result<(), FileError> {
+        let folder = match File::open(path) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).at(path),
+        };
+        match folder.try_lock() {
+            Ok(()) => remove(path),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Where it is.
@@ -50,6 +77,14 @@ impl Staging {
         remove(&to)?;
         std::fs::hard_link(folder.join(path.as_str()), &to).at(&to)
     }
+}
+
+/// Locks a folder that was just made, if it is there still.
+fn lock(path: &Path) -> io::Result<File> {
+    let folder = File::open(path)?;
+    folder.try_lock()?;
+    let (named, held) = (std::fs::symlink_metadata(path)?, folder.metadata()?);
+    if (named.dev(), named.ino()) == (held.dev(), held.ino()) { Ok(folder) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 impl Drop for Staging {

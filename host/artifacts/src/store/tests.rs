@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::progress::Silent;
-use crate::testing::Case;
+use crate::testing::{Case, now};
 
 fn name() -> ArtifactName {
     "demo".parse().unwrap()
@@ -89,7 +89,7 @@ fn two_names_share_one_version_and_its_files() {
     let held = case.store.hold().unwrap();
     let demo = case.install(&held, 1, 0).unwrap();
     held.activate(&name(), None).unwrap();
-    let (staging, mut manifest) = case.stage(&held, 7, 0);
+    let (staging, mut manifest) = case.stage(7, 0);
     let other: ArtifactName = "other".parse().unwrap();
     manifest.name = other.clone();
     let again = case.install_as(&held, &staging, &manifest).unwrap();
@@ -136,6 +136,37 @@ fn one_process_changes_the_store_at_a_time() {
     assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
     drop(held);
     case.store.hold_within(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn what_others_do_meanwhile_leaves_an_installation_alone() {
+    let case = Case::new();
+    let held = case.store.hold().unwrap();
+    case.install(&held, 1, 0).unwrap();
+    let two = case.install(&held, 2, 1).unwrap();
+    held.activate(&name(), None).unwrap();
+    drop(held);
+    // Of two that are under way, one has the content of a version that is removed meanwhile.
+    let (staging, manifest) = case.stage(3, 1);
+    let (other, newer) = case.stage(4, 2);
+    let bytes = [manifest.to_bytes().unwrap(), newer.to_bytes().unwrap()];
+    let signatures = [case.key.sign(&bytes[0]), case.key.sign(&bytes[1])];
+    let check = |staging, at: usize| case.store.check(staging, (&bytes[at], Some(&signatures[at])), &case.trust, now(), &Silent);
+    let (third, fourth) = (check(&staging, 0).unwrap(), check(&other, 1).unwrap());
+    let held = case.store.hold().unwrap();
+    assert!(staging.path().is_dir() && other.path().is_dir(), "they are not what a crash left");
+    held.remove(&Which::Name(name()), true).unwrap();
+    drop(held);
+    assert!(!two.folder.exists());
+    // The one that was begun last is done first.
+    let held = case.store.hold().unwrap();
+    let fourth = held.put(fourth).unwrap();
+    assert!(matches!(held.put(third), Err(StoreError::Downgrade { .. })), "the version is compared again");
+    held.activate(&name(), None).unwrap();
+    assert_eq!(current(&case), Some(fourth.digest));
+    assert_eq!(case.store.verify(&Which::Name(name()), &Silent).unwrap(), []);
+    drop((staging, other));
+    assert_eq!(names(&case, "cache/staging"), [""; 0]);
 }
 
 #[test]
@@ -193,7 +224,7 @@ fn a_step_that_fails_changes_nothing() {
     let held = case.store.hold().unwrap();
     let one = case.install(&held, 1, 0).unwrap();
     held.activate(&name(), None).unwrap();
-    let (staging, manifest) = case.stage(&held, 2, 1);
+    let (staging, manifest) = case.stage(2, 1);
     // Where a folder stands in the way of a file, writing fails as it does on a full disk.
     for blocked in [format!("cache/blobs/{}", manifest.digest()), "cache/newest/.demo.tmp".to_owned()] {
         let path = case.store.root().join(&blocked);

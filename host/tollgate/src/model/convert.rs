@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Context, anyhow, bail};
 use indicatif::HumanBytes;
 use serde_json::json;
-use tollgate_artifacts::store::{Held, Installed, Version};
+use tollgate_artifacts::store::{Installed, Store, Version};
 use tollgate_artifacts::{Digest, Format, FromVersion, StoreError, Which, import_converted, pack, space};
 use tollgate_config::{Backend, Config, Source};
 use tollgate_models::{ConvertReport, ConvertRequest, Quantization, default_budget};
@@ -208,17 +208,16 @@ fn perform(
         is_exact: matches!(report.quantization.as_str(), "f16" | "bf16"),
         now: SystemTime::now(),
     };
-    let held = opened.store.hold()?;
-    let installed = import_converted(&held, &work.folder, &from, &shown)?;
+    let installed = import_converted(&opened.store, &work.folder, &from, &shown)?;
     if before.is_new(&source.digest) {
-        drop_source(&held, &source.digest);
+        drop_source(&opened.store, &source.digest);
     }
     Ok((installed, Some(Made { from: source.digest, report })))
 }
 
 /// What the model was made of is of no more use, and big.
-fn drop_source(held: &Held, digest: &Digest) {
-    if let Err(error) = held.remove(&Which::Digest(*digest), false) {
+fn drop_source(store: &Store, digest: &Digest) {
+    if let Err(error) = store.hold().and_then(|held| held.remove(&Which::Digest(*digest), false)) {
         tell(&format!("what it was made of stays installed: {error}"));
     }
 }

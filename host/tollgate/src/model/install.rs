@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 use tollgate_artifacts::pull::{Fetched, PullSettings, PullSource, Puller, Token};
-use tollgate_artifacts::store::{Activated, Held, Installed, Version};
+use tollgate_artifacts::store::{Activated, Installed, Store, Version};
 use tollgate_artifacts::trust::TrustError;
 use tollgate_artifacts::{
     Format, ImportError, ImportOptions, Manifest, Progress, Signed, StoreError, Trust, Which, import as install, import_described,
@@ -38,7 +38,7 @@ pub(super) fn import(ask: &Import, advice: &Advice) -> anyhow::Result<()> {
     let before = Before::of(&opened);
     let options =
         ImportOptions { version: ask.version, base: ask.base.clone(), trust: &trust, now: SystemTime::now(), is_moved: false };
-    let installed = install(&opened.store.hold()?, &ask.path, ask.name.as_ref(), &options, &Shown::new()).map_err(advised)?;
+    let installed = install(&opened.store, &ask.path, ask.name.as_ref(), &options, &Shown::new()).map_err(advised)?;
     let wish = Wish { convert: ask.convert, base: ask.base.as_ref(), config: &ask.trusted.config };
     let converted = convert::after(&opened, installed, &wish, &before, advice)?;
     advice.set(WHILE_TRYING);
@@ -64,7 +64,7 @@ pub(super) fn pull(ask: &Pull, advice: &Advice) -> anyhow::Result<()> {
         .with_context(|| format!("cannot pull {}", ask.source))?;
     advice.set(WHILE_INSTALLING);
     let before = Before::of(&opened);
-    let installed = install_fetched(&opened.store.hold()?, &fetched, ask, &trust, &progress).map_err(advised)?;
+    let installed = install_fetched(&opened.store, &fetched, ask, &trust, &progress).map_err(advised)?;
     if let Err(error) = fetched.discard() {
         tell(&format!("the download cannot be removed, and is after seven days: {error}"));
     }
@@ -110,7 +110,7 @@ fn address<T: FromStr<Err: Display>>(text: &str) -> anyhow::Result<T> {
 }
 
 fn install_fetched(
-    held: &Held,
+    store: &Store,
     fetched: &Fetched,
     ask: &Pull,
     trust: &Trust,
@@ -120,12 +120,12 @@ fn install_fetched(
     match (&fetched.manifest, &fetched.zip) {
         (Some((manifest, signature)), _) => {
             let manifest = (manifest.as_slice(), signature.as_deref());
-            import_described(held, &fetched.folder, manifest, ask.name.as_ref(), &options, progress)
+            import_described(store, &fetched.folder, manifest, ask.name.as_ref(), &options, progress)
         }
-        (None, Some(archive)) => install(held, archive, ask.name.as_ref(), &options, progress),
+        (None, Some(archive)) => install(store, archive, ask.name.as_ref(), &options, progress),
         (None, None) => {
             let name = ask.name.as_ref().unwrap_or(&fetched.suggested_name);
-            install(held, &fetched.folder, Some(name), &options, progress)
+            install(store, &fetched.folder, Some(name), &options, progress)
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::trust::{SigningKey, Trust};
 type Attack = fn(&Staging, &mut Manifest);
 
 fn message(case: &Case, held: &Held, attack: Attack) -> String {
-    let (staging, mut manifest) = case.stage(held, 5, 1);
+    let (staging, mut manifest) = case.stage(5, 1);
     attack(&staging, &mut manifest);
     case.install_as(held, &staging, &manifest).unwrap_err().to_string()
 }
@@ -71,7 +71,7 @@ fn files_that_are_not_what_was_signed_are_refused() {
 fn signatures_of_others_are_refused() {
     let case = Case::new();
     let held = case.store.hold().unwrap();
-    let (staging, manifest) = case.stage(&held, 1, 0);
+    let (staging, manifest) = case.stage(1, 0);
     let bytes = manifest.to_bytes().unwrap();
     let other = SigningKey::generate().unwrap();
     let mut changed = manifest;
@@ -83,11 +83,12 @@ fn signatures_of_others_are_refused() {
         (bytes.clone(), Some(b"forged".to_vec()), "64 bytes in base64"),
     ];
     for (bytes, signature, words) in attempts {
-        let error = held.install(&staging, &bytes, signature.as_deref(), &case.trust, now(), &Silent).unwrap_err().to_string();
+        let error =
+            case.store.check(&staging, (&bytes, signature.as_deref()), &case.trust, now(), &Silent).unwrap_err().to_string();
         assert!(error.contains(words), "{error} should say {words}");
     }
     let careless = Trust { keys: Vec::new(), unsigned: true };
-    assert!(held.install(&staging, &bytes, None, &careless, now(), &Silent).is_ok());
+    assert!(held.put(case.store.check(&staging, (&bytes, None), &careless, now(), &Silent).unwrap()).is_ok());
     assert_eq!(case.store.list().unwrap()[0].signed_by, None);
 }
 
@@ -106,8 +107,8 @@ fn an_old_version_does_not_come_back_as_a_new_one() {
 
     held.remove(&crate::Which::Name(name()), true).unwrap();
     assert!(matches!(case.install(&held, 3, 0), Err(StoreError::Downgrade { .. })), "removing a model does not forget it");
-    assert_eq!(held.next_version(&name(), &four.digest).unwrap(), 4);
-    assert_eq!(held.next_version(&name(), &Digest::of(b"other")).unwrap(), 5);
+    assert_eq!(case.store.next_version(&name(), &four.digest).unwrap(), 4);
+    assert_eq!(case.store.next_version(&name(), &Digest::of(b"other")).unwrap(), 5);
 
     fs::write(case.store.root().join("cache/newest/demo"), "rubbish").unwrap();
     assert!(matches!(case.install(&held, 9, 0), Err(StoreError::Damaged { .. })), "a damaged record is not taken for none");
@@ -117,7 +118,7 @@ fn an_old_version_does_not_come_back_as_a_new_one() {
 fn what_is_installed_does_not_expire() {
     let case = Case::new();
     let held = case.store.hold().unwrap();
-    let (staging, mut manifest) = case.stage(&held, 1, 0);
+    let (staging, mut manifest) = case.stage(1, 0);
     manifest.expires = Some("2026-11-20T00:00:01Z".to_owned());
     case.install_as(&held, &staging, &manifest).unwrap();
     held.activate(&name(), None).unwrap();
@@ -125,7 +126,7 @@ fn what_is_installed_does_not_expire() {
 
     let bytes = manifest.to_bytes().unwrap();
     let later = now() + Duration::from_secs(1);
-    let (staging, _) = case.stage(&held, 1, 0);
+    let (staging, _) = case.stage(1, 0);
     let error = held.install(&staging, &bytes, Some(&case.key.sign(&bytes)), &case.trust, later, &Silent).unwrap_err();
     assert!(error.to_string().contains("expired at 2026-11-20T00:00:01Z"), "{error}");
 }
