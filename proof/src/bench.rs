@@ -25,16 +25,20 @@ use reload::Change;
 
 const PREFACE: &str = "# Benchmarks
 
-Written by `make bench` from what each row last measured; not to be edited. Where a peer is named, both ran on the same machine in the
-same run, in turn, and figures are medians. `make bench ROW=decode` runs the rows whose names begin so; raw samples are in
-`target/bench/ROW.json`, and `proof/src/bench` has the code. A row over tokens uses a random-weight model of Qwen2.5-1.5B's shape in
-Q4_K_M (984 MB) that the bench makes: speed does not depend on what the weights say.
+Written by `make bench` from what each row last measured (`proof/records`); not to be edited. Where a peer is named, both ran on the
+same machine in the same run, in turn, and figures are medians. `make bench ROW=decode` runs the rows whose names begin so; raw samples
+are in `target/bench/ROW.json` then, and `proof/src/bench` has the code. A row over tokens uses a random-weight model of
+Qwen2.5-1.5B's shape in Q4_K_M (984 MB) that the bench makes: speed does not depend on what the weights say.
 ";
 
 /// Runs rows.
 pub(crate) fn run(selection: &Selection) -> anyhow::Result<ExitCode> {
+    driver().run(selection)
+}
+
+fn driver() -> Driver {
     let notes = include_str!("bench/notes.toml");
-    Driver { command: "bench", document: "BENCHMARKS.md", preface: PREFACE, notes, rows: rows() }.run(selection)
+    Driver { command: "bench", document: "BENCHMARKS.md", preface: PREFACE, notes, rows: rows() }
 }
 
 /// A row of the table below.
@@ -114,7 +118,7 @@ fn process_rows() -> Vec<Spec> {
 
 fn model_rows() -> Vec<Spec> {
     vec![
-        row!("load", "a generated model of 299 MB, not loaded to ready", "no slower than llama-server", 30, here => models::load(here)),
+        row!("load", "load time of a generated model of 299 MB, against llama-server", "no slower than llama-server", 30, here => models::load(here)),
         row!("model-memory", "memory of six generated models of 56 to 299 MB, predicted and measured", "within 10 % each", 20, here => models::memory(here)),
         row!("swap", "a model exchanged under 50 streams", "0 failed, 0 of two versions", 20, here => swap::timed(here)),
     ]
@@ -130,4 +134,12 @@ pub(crate) fn busy() -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_is_written_from_records() {
+        super::driver().check_document().unwrap();
+    }
 }

@@ -8,6 +8,7 @@ mod bench;
 mod generated;
 mod load;
 mod process;
+mod records;
 mod report;
 mod rows;
 mod stats;

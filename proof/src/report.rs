@@ -1,10 +1,11 @@
-//! What a row found, kept as JSON, and the Markdown table made of it. Knows nothing of how a row is run (`rows.rs`).
+//! What a row found, and the Markdown table made of it. Knows nothing of how a row is run (`rows.rs`) and where it is kept
+//! (`records.rs`).
 //!
-//! A row's code returns a [`Found`]. The driver stamps it with commit, date and machine, and keeps it as a [`Row`] in
-//! `target/COMMAND/ID.json` ([`Store`]). [`markdown`] writes all rows of a command as one document.
+//! A row's code returns a [`Found`]. The driver stamps it with commit, date and machine as a [`Row`]. [`markdown`] writes all rows of a
+//! command as one document.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
@@ -42,7 +43,7 @@ impl Verdict {
 }
 
 /// What a row's code found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Found {
     /// The figure with its unit, for people: `13.2 tok/s, 1.04x of llama-server's 12.7`.
     pub(crate) figure: String,
@@ -50,12 +51,13 @@ pub(crate) struct Found {
     pub(crate) verdict: Verdict,
     /// How it was measured, where that is not plain from the row's name; may be empty.
     pub(crate) method: String,
-    /// Everything that was measured, for who doubts the figure.
+    /// Everything that was measured, for who doubts the figure. It is kept apart from the row.
+    #[serde(skip)]
     pub(crate) samples: Value,
 }
 
 /// A row as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// Its name on the command line.
     pub(crate) id: String,
@@ -69,10 +71,6 @@ pub(crate) struct Row {
     /// When and where.
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
-    /// How long it took.
-    pub(crate) seconds: u64,
-    /// Whether it was a short run, which is in no document.
-    pub(crate) is_quick: bool,
 }
 
 /// When and where a row was run.
@@ -87,11 +85,11 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Now, here, and the tree at `root`. The documents that are written from the rows are no change of the tree.
+    /// Now, here, and the tree at `root`. The rows' records and the documents that are written from them are no change of the tree.
     pub(crate) fn now(root: &Path) -> anyhow::Result<Self> {
         let head = git(root, &["rev-parse", "--short=12", "HEAD"])?;
-        let documents = [":!BENCHMARKS.md", ":!VERIFICATION.md"];
-        let changes = git(root, &[&["status", "--porcelain", "--", "."], documents.as_slice()].concat())?;
+        let records = format!(":!{}", crate::records::FOLDER);
+        let changes = git(root, &["status", "--porcelain", "--", ".", ":!BENCHMARKS.md", ":!VERIFICATION.md", &records])?;
         let commit = if changes.is_empty() { head } else { format!("{head}+") };
         let date = time::OffsetDateTime::now_utc().date().to_string();
         Ok(Stamp { commit, date, machine: machine() })
@@ -123,38 +121,6 @@ fn machine() -> String {
     )
 }
 
-/// Where a command's rows are kept: `target/COMMAND`.
-#[derive(Debug)]
-pub(crate) struct Store {
-    folder: PathBuf,
-}
-
-impl Store {
-    /// The rows of `command` in the tree at `root`.
-    pub(crate) fn open(root: &Path, command: &str) -> anyhow::Result<Self> {
-        let folder = root.join("target").join(command);
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Store { folder })
-    }
-
-    fn path(&self, id: &str, is_quick: bool) -> PathBuf {
-        self.folder.join(if is_quick { format!("{id}.quick.json") } else { format!("{id}.json") })
-    }
-
-    /// What is kept of a row's last full run, if it can be read.
-    pub(crate) fn load(&self, id: &str) -> Option<Row> {
-        serde_json::from_slice(&std::fs::read(self.path(id, false)).ok()?).ok()
-    }
-
-    /// Keeps a row in place of its last run.
-    pub(crate) fn save(&self, row: &Row) -> anyhow::Result<()> {
-        let path = self.path(&row.id, row.is_quick);
-        let beside = path.with_extension("new");
-        std::fs::write(&beside, serde_json::to_vec_pretty(row)?)?;
-        std::fs::rename(&beside, &path).with_context(|| path.display().to_string())
-    }
-}
-
 /// What is known of rows that are short of their aim: cause, and what was tried. From `notes.toml`: one table per row's id.
 pub(crate) type Notes = std::collections::BTreeMap<String, Note>;
 
@@ -168,10 +134,10 @@ pub(crate) struct Note {
     pub(crate) tried: String,
 }
 
-/// The document: `preface`, the table, how each was measured, the rows short of their aim with cause and what was tried, and those
-/// that were not run, by id and what they show.
-pub(crate) fn markdown(preface: &str, rows: &[Row], not_run: &[(&str, &str)], notes: &Notes) -> String {
-    let mut machines = Vec::<&str>::new();
+/// The document: `preface`, the table, the `machines` by their numbers, how each row was measured, the rows short of their aim with
+/// cause and what was tried, and those that were not run, by id and what they show.
+pub(crate) fn markdown(preface: &str, machines: &[String], rows: &[Row], not_run: &[(&str, &str)], notes: &Notes) -> String {
+    let mut machines = machines.iter().map(String::as_str).collect::<Vec<_>>();
     let mut table =
         String::from("| row | what | figure | aim | verdict | commit | date | machine |\n|---|---|---|---|---|---|---|---|\n");
     for row in rows {
@@ -225,18 +191,16 @@ fn cell(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn row(id: &str, verdict: Verdict, machine: &str) -> Row {
+    pub(crate) fn row(id: &str, verdict: Verdict, machine: &str) -> Row {
         Row {
             id: id.to_owned(),
             what: "what | is".to_owned(),
             aim: "1".to_owned(),
             found: Found { figure: "2".to_owned(), verdict, method: String::new(), samples: Value::Null },
             stamp: Stamp { commit: "c".to_owned(), date: "d".to_owned(), machine: machine.to_owned() },
-            seconds: 1,
-            is_quick: false,
         }
     }
 
@@ -244,22 +208,14 @@ mod tests {
     fn a_document_names_what_is_short_of_its_aim() {
         let rows = [row("a", Verdict::Met, "one"), row("b", Verdict::Missed, "two"), row("c", Verdict::Failed, "one")];
         let note = Note { cause: "Why.".to_owned(), tried: "This.".to_owned() };
-        let text = markdown("# Title", &rows, &[("d", "what is not known")], &Notes::from([("b".to_owned(), note)]));
-        assert!(text.contains("| a | what \\| is | 2 | 1 | met | c | d | 1 |"), "{text}");
-        assert!(text.contains("| c | what \\| is | 2 | 1 | **failed** | c | d | 1 |"), "{text}");
+        let machines = ["two".to_owned(), "one".to_owned()];
+        let text = markdown("# Title", &machines, &rows, &[("d", "what is not known")], &Notes::from([("b".to_owned(), note)]));
+        assert!(text.contains("| a | what \\| is | 2 | 1 | met | c | d | 2 |"), "{text}");
+        assert!(text.contains("| c | what \\| is | 2 | 1 | **failed** | c | d | 2 |"), "{text}");
+        assert!(text.contains("Machines:\n1. two\n2. one\n"), "{text}");
         assert!(text.contains("- **b**: Why. Tried: This."), "{text}");
         assert!(text.contains("- **c**: no cause is known yet."), "{text}");
         assert!(text.contains("## Not run yet\n\n- **d**: what is not known\n"), "{text}");
         assert!(!text.contains("- **a**"), "{text}");
-    }
-
-    #[test]
-    fn a_kept_row_is_read_back_and_a_quick_one_is_apart() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), "bench").unwrap();
-        store.save(&Row { is_quick: true, ..row("a", Verdict::Met, "one") }).unwrap();
-        assert!(store.load("a").is_none());
-        store.save(&row("a", Verdict::Missed, "one")).unwrap();
-        assert_eq!(store.load("a").unwrap().found.verdict, Verdict::Missed);
     }
 }

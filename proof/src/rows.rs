@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::report::{Found, Notes, Row, Stamp, Store, Verdict, markdown};
+use crate::records::{Kept, Store};
+use crate::report::{Found, Notes, Row, Stamp, Verdict, markdown};
 
 /// What of a command is to be run.
 #[derive(Debug, Args)]
@@ -68,7 +69,7 @@ pub(crate) struct Spec {
 /// A command over rows.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    /// `bench` or `verify`; the folder below `target`.
+    /// `bench` or `verify`; the folder below `proof/records` and `target`.
     pub(crate) command: &'static str,
     /// The document that it writes, below the root.
     pub(crate) document: &'static str,
@@ -89,7 +90,7 @@ impl Driver {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the workspace")?.to_owned();
+        let root = root()?;
         let (store, stamp) = (Store::open(&root, self.command)?, Stamp::now(&root)?);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let mut short = Vec::new();
@@ -97,20 +98,14 @@ impl Driver {
             eprintln!("== {}: {}", spec.id, spec.what);
             let began = Instant::now();
             let found = runtime.block_on(run_one(spec, Here { root: root.clone(), is_quick: selection.quick }))?;
-            let row = Row {
-                id: spec.id.to_owned(),
-                what: spec.what.to_owned(),
-                aim: spec.aim.to_owned(),
-                found,
-                stamp: stamp.clone(),
-                seconds: began.elapsed().as_secs(),
-                is_quick: selection.quick,
-            };
-            eprintln!("   {:?} after {} s: {}", row.found.verdict, row.seconds, row.found.figure);
+            let row =
+                Row { id: spec.id.to_owned(), what: spec.what.to_owned(), aim: spec.aim.to_owned(), found, stamp: stamp.clone() };
+            let seconds = began.elapsed().as_secs();
+            eprintln!("   {:?} after {seconds} s: {}", row.found.verdict, row.found.figure);
             if matches!(row.found.verdict, Verdict::Failed | Verdict::Missed) {
                 short.push(row.id.clone());
             }
-            store.save(&row)?;
+            store.save(&Kept { row: &row, seconds, is_quick: selection.quick, samples: &row.found.samples })?;
             if !selection.quick {
                 self.write(&root, &store)?;
             }
@@ -130,13 +125,13 @@ impl Driver {
             bail!("no row is called {unknown}: `proof {} --list` names them", self.command);
         }
         let is_asked = |row: &Spec| selection.rows.iter().any(|name| row.id.starts_with(name.as_str()));
-        let is_known = |row: &Spec| {
-            let kept = store.load(row.id).filter(|kept| kept.stamp.commit == stamp.commit && !stamp.commit.ends_with('+'));
-            kept.is_some_and(|kept| kept.found.verdict != Verdict::Failed)
+        let is_known = |row: &Spec| -> anyhow::Result<bool> {
+            let is_same = |kept: &Row| kept.stamp.commit == stamp.commit && !stamp.commit.ends_with('+');
+            Ok(store.load(row.id)?.is_some_and(|kept| is_same(&kept) && kept.found.verdict != Verdict::Failed))
         };
         let mut rows = Vec::new();
         for row in self.rows.iter().filter(|row| selection.rows.is_empty() || is_asked(row)) {
-            if !selection.again && !selection.quick && is_known(row) {
+            if !selection.again && !selection.quick && is_known(row)? {
                 eprintln!("== {}: known for {} (--again runs it again)", row.id, stamp.commit);
             } else {
                 rows.push(*row);
@@ -147,13 +142,27 @@ impl Driver {
 
     /// Writes the document from what is kept.
     fn write(&self, root: &Path, store: &Store) -> anyhow::Result<()> {
-        let notes = toml::from_str::<Notes>(self.notes).context("notes.toml")?;
-        let rows = self.rows.iter().filter_map(|spec| store.load(spec.id)).collect::<Vec<_>>();
-        let not_run =
-            self.rows.iter().filter(|spec| store.load(spec.id).is_none()).map(|spec| (spec.id, spec.what)).collect::<Vec<_>>();
         let path = root.join(self.document);
-        std::fs::write(&path, markdown(self.preface, &rows, &not_run, &notes)).with_context(|| path.display().to_string())
+        std::fs::write(&path, self.text(store)?).with_context(|| path.display().to_string())
     }
+
+    /// The document, from what is kept.
+    fn text(&self, store: &Store) -> anyhow::Result<String> {
+        let notes = toml::from_str::<Notes>(self.notes).context("notes.toml")?;
+        let (mut rows, mut not_run) = (Vec::new(), Vec::new());
+        for spec in &self.rows {
+            match store.load(spec.id)? {
+                Some(row) => rows.push(row),
+                None => not_run.push((spec.id, spec.what)),
+            }
+        }
+        Ok(markdown(self.preface, &store.machines()?, &rows, &not_run, &notes))
+    }
+}
+
+/// The repository's.
+fn root() -> anyhow::Result<PathBuf> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the workspace")?.to_owned())
 }
 
 /// What a row found; its errors, its panics and its deadline are found as well. A signal ends it and everything it started.
@@ -185,4 +194,17 @@ async fn run_one(spec: Spec, here: Here) -> anyhow::Result<Found> {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     text.unwrap_or_else(|| "it panicked".to_owned())
+}
+
+#[cfg(test)]
+impl Driver {
+    /// Fails where the document says anything but what is kept.
+    pub(crate) fn check_document(&self) -> anyhow::Result<()> {
+        let root = root()?;
+        let text = self.text(&Store::open(&root, self.command)?)?;
+        let written = std::fs::read_to_string(root.join(self.document))?;
+        let differs = text.lines().zip(written.lines()).find(|(kept, written)| kept != written);
+        anyhow::ensure!(text == written, "`proof {} --write` would change {}: {differs:?}", self.command, self.document);
+        Ok(())
+    }
 }

@@ -36,7 +36,7 @@ use crate::rows::{Driver, Selection, Spec};
 
 const PREFACE: &str = "# Verification
 
-Written by `make verify`; do not edit. Rows are named after the promises of [SECURITY.md](SECURITY.md).
+Written by `make verify` from `proof/records`; do not edit. Rows are named after the promises of [SECURITY.md](SECURITY.md).
 ";
 
 macro_rules! row {
@@ -47,18 +47,16 @@ macro_rules! row {
 
 /// Runs rows.
 pub(crate) fn run(selection: &Selection) -> anyhow::Result<ExitCode> {
-    Driver {
-        command: "verify",
-        document: "VERIFICATION.md",
-        preface: PREFACE,
-        notes: include_str!("verify/notes.toml"),
-        rows: rows(),
-    }
-    .run(selection)
+    driver().run(selection)
+}
+
+fn driver() -> Driver {
+    let notes = include_str!("verify/notes.toml");
+    Driver { command: "verify", document: "VERIFICATION.md", preface: PREFACE, notes, rows: rows() }
 }
 
 fn rows() -> Vec<Spec> {
-    [operation_rows(), model_rows(), edge_rows(), load_rows(), auth_rows(), stranger_rows(), sandbox_rows()].concat()
+    [operation_rows(), edge_rows(), load_rows(), auth_rows(), stranger_rows(), sandbox_rows(), model_rows()].concat()
 }
 
 /// What operators do: changes and signals.
@@ -364,4 +362,12 @@ fn compare(checks: &mut checks::Checks, alone: &good::Tally, under: &good::Tally
     );
     checks.sample("alone", alone.json());
     checks.sample("under", under.json());
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_is_written_from_records() {
+        super::driver().check_document().unwrap();
+    }
 }
