@@ -8,6 +8,7 @@ mod canaries;
 pub(crate) mod chance;
 mod checks;
 mod closed;
+mod fallback;
 mod floods;
 mod forwarded;
 mod fuzz;
@@ -96,6 +97,13 @@ fn operation_rows() -> Vec<Spec> {
 /// What becomes of models.
 fn model_rows() -> Vec<Spec> {
     vec![
+        row!(
+            "fallback",
+            45,
+            fallback::run,
+            "the server of a model killed under 32 streams and started again, a second one behind it",
+            "0 failed but streams under way then, each with one error event; back within 61 s"
+        ),
         row!(
             "lifecycle",
             180,

@@ -72,7 +72,17 @@ impl LlamaServer {
 
     /// Starts it with `model` and waits until it is ready.
     pub(crate) async fn start(&self, model: &Path, setting: Setting, logs: &Path) -> anyhow::Result<(Process, Target)> {
-        let port = free_port()?;
+        self.start_at(free_port()?, model, setting, logs).await
+    }
+
+    /// The same on a port that it had before.
+    pub(crate) async fn start_at(
+        &self,
+        port: u16,
+        model: &Path,
+        setting: Setting,
+        logs: &Path,
+    ) -> anyhow::Result<(Process, Target)> {
         let mut command = Command::new(&self.program);
         command.arg("--model").arg(model).args(self.arguments(setting)).args([
             "--host",
