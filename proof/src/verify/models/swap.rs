@@ -57,18 +57,19 @@ async fn swaps(count: usize) -> anyhow::Result<Found> {
     for number in 0..STREAMS {
         tasks.spawn(stream(wire.clone(), Arc::clone(&said), number, Arc::clone(&stop)));
     }
-    let mut times = Vec::new();
+    let (mut times, mut commands) = (Vec::new(), Vec::new());
     for number in 0..count {
         let digest = &digests[number % 2];
         let began = Instant::now();
         let switched = good(&place, &["activate", NAME, digest, "--no-probe"]).await?;
         ensure!(switched["gateway"]["quarantined"] == json!([]), "exchange {number}: {switched}");
+        commands.push(began.elapsed().as_secs_f64() * 1e3);
         while reply(&wire, PROMPTS[0], 1).await?.0 != *digest {
             ensure!(began.elapsed() < PATIENCE, "{digest} does not answer");
         }
         times.push(began.elapsed().as_secs_f64() * 1e3);
-        if number % 50 == 49 {
-            eprintln!("   {} of {count} exchanges", number + 1);
+        if times.len().is_multiple_of(50) {
+            tell(count, &times, &commands);
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -86,9 +87,11 @@ async fn swaps(count: usize) -> anyhow::Result<Found> {
     checks.check(format!("{} of two versions", all.mixed.len()), all.mixed.is_empty());
     checks.check(format!("{replies} replies of {} versions", all.whole.len()), all.whole.len() == digests.len());
     checks.state(format!(
-        "from the command to the first answer of the other version {:.0} ms, {:.0} at most",
+        "from the command to the first answer of the other version {:.0} ms, {:.0} at most; {:.0} of it the command, which ends with \
+         the new version loaded",
         median(&times),
-        percentile(&times, 1.0)
+        percentile(&times, 1.0),
+        median(&commands)
     ));
     checks.check(format!("{left} generation left at the end"), left == 1);
     checks.method(
@@ -99,7 +102,15 @@ async fn swaps(count: usize) -> anyhow::Result<Found> {
     checks.sample("failed", json!(all.failed.iter().take(REASONS).collect::<Vec<_>>()));
     checks.sample("mixed", json!(all.mixed.iter().take(REASONS).collect::<Vec<_>>()));
     checks.sample("swap_ms", json!(times));
+    checks.sample("command_ms", json!(commands));
     Ok(checks.found())
+}
+
+/// How long exchanges take by now, so that one sees whether it grows.
+fn tell(count: usize, times: &[f64], commands: &[f64]) {
+    let last = |times: &[f64]| median(&times[times.len().saturating_sub(50)..]);
+    let (whole, command) = (last(times), last(commands));
+    eprintln!("   {} of {count} exchanges; the last 50 took {whole:.0} ms each, {command:.0} of it the command", times.len());
 }
 
 /// A gateway, and the digests of the two versions; the second one is current.
