@@ -5,7 +5,7 @@ use serde_json::Value;
 use tollgate_domain::{ChatRequest, FinishReason, Usage};
 
 use crate::ProviderError;
-use crate::parsed::{Parsed, WireMessage, count, messages, schema};
+use crate::parsed::{Parsed, Sampling, WireMessage, count, messages, schema, written};
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -22,20 +22,8 @@ struct Body<'a> {
 struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     num_predict: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_k: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frequency_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    presence_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repeat_penalty: Option<f32>,
+    #[serde(flatten)]
+    sampling: Sampling,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<i64>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -50,20 +38,10 @@ pub(crate) fn body(model: &str, request: &ChatRequest) -> Result<Vec<u8>, Provid
     let parameters = &request.parameters;
     // Ollama reads a signed number; which one it is does not matter as long as it is the same.
     let seed = parameters.seed.map(|seed| i64::try_from(seed & 0x7fff_ffff).unwrap_or(0));
-    let options = Options {
-        num_predict: parameters.max_tokens,
-        temperature: parameters.temperature,
-        top_p: parameters.top_p,
-        top_k: parameters.top_k,
-        min_p: parameters.min_p,
-        frequency_penalty: parameters.frequency_penalty,
-        presence_penalty: parameters.presence_penalty,
-        repeat_penalty: parameters.repeat_penalty,
-        seed,
-        stop: &parameters.stop,
-    };
+    let options =
+        Options { num_predict: parameters.max_tokens, sampling: Sampling::of(parameters), seed, stop: &parameters.stop };
     let body = Body { model, messages: messages(request)?, stream: true, options, format: schema(request)? };
-    serde_json::to_vec(&body).map_err(|_| ProviderError::Setup("the request cannot be written".to_owned()))
+    written(&body)
 }
 
 #[derive(Deserialize)]

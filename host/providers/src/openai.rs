@@ -8,7 +8,7 @@ use tollgate_domain::{ChatRequest, FinishReason, Usage};
 
 use crate::ProviderError;
 use crate::error::word;
-use crate::parsed::{Parsed, WireMessage, count, messages, schema};
+use crate::parsed::{Parsed, Sampling, WireMessage, count, messages, schema, written};
 
 /// The data of the last event.
 const DONE: &[u8] = b"[DONE]";
@@ -21,20 +21,8 @@ struct Body<'a> {
     stream_options: StreamOptions,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_k: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frequency_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    presence_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repeat_penalty: Option<f32>,
+    #[serde(flatten)]
+    sampling: Sampling,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -60,18 +48,12 @@ pub(crate) fn body(model: &str, request: &ChatRequest) -> Result<Vec<u8>, Provid
         stream: true,
         stream_options: StreamOptions { include_usage: true },
         max_tokens: parameters.max_tokens,
-        temperature: parameters.temperature,
-        top_p: parameters.top_p,
-        top_k: parameters.top_k,
-        min_p: parameters.min_p,
-        frequency_penalty: parameters.frequency_penalty,
-        presence_penalty: parameters.presence_penalty,
-        repeat_penalty: parameters.repeat_penalty,
+        sampling: Sampling::of(parameters),
         seed: parameters.seed,
         stop: &parameters.stop,
         response_format: schema(request)?.as_ref().map(response_format),
     };
-    serde_json::to_vec(&body).map_err(|_| ProviderError::Setup("the request cannot be written".to_owned()))
+    written(&body)
 }
 
 fn response_format(schema: &Value) -> Value {

@@ -1,7 +1,7 @@
-//! What a line or an event of a reply says, whichever protocol it is of; and the messages that both send alike.
+//! What a line or an event of a reply says, whichever protocol it is of; and what both send alike.
 
 use serde::Serialize;
-use tollgate_domain::{ChatRequest, Content, FinishReason, Piece, Usage};
+use tollgate_domain::{ChatRequest, Content, FinishReason, Parameters, Piece, Usage};
 
 use crate::ProviderError;
 
@@ -32,6 +32,44 @@ impl Parsed {
 pub(crate) struct WireMessage {
     role: &'static str,
     content: String,
+}
+
+/// The parameters that both protocols write under the same names.
+#[derive(Debug, Serialize)]
+pub(crate) struct Sampling {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_p: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeat_penalty: Option<f32>,
+}
+
+impl Sampling {
+    pub(crate) fn of(parameters: &Parameters) -> Self {
+        Sampling {
+            temperature: parameters.temperature,
+            top_p: parameters.top_p,
+            top_k: parameters.top_k,
+            min_p: parameters.min_p,
+            frequency_penalty: parameters.frequency_penalty,
+            presence_penalty: parameters.presence_penalty,
+            repeat_penalty: parameters.repeat_penalty,
+        }
+    }
+}
+
+/// A body as it is sent.
+pub(crate) fn written(body: &impl Serialize) -> Result<Vec<u8>, ProviderError> {
+    serde_json::to_vec(body).map_err(|_| ProviderError::Setup("the request cannot be written".to_owned()))
 }
 
 /// The messages of a request, unless it has what no provider's model is given.
