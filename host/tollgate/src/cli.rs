@@ -138,10 +138,10 @@ pub(crate) struct Serve {
     pub(crate) data: PathBuf,
 }
 
-/// A question to a running gateway.
+/// Whose gateway or models are asked for, and how to answer.
 #[derive(Debug, Args)]
 pub(crate) struct Ask {
-    /// The running gateway's data directory.
+    /// The gateway's data directory. Models are in `models` below it.
     #[arg(long, env = "TOLLGATE_DATA", default_value = "data")]
     pub(crate) data: PathBuf,
     /// Answer as JSON.

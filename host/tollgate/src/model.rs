@@ -20,10 +20,11 @@ use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 use tollgate_artifacts::{PublicKey, Store, Trust};
 
-use self::cli::{Local, ModelCommand, Trusted};
+use self::cli::{ModelCommand, Trusted};
 use self::interrupt::Ended;
 use self::progress::tell;
 use crate::admin;
+use crate::cli::Ask;
 use crate::data::Data;
 
 /// What a process that Ctrl-C ended exits with, by custom.
@@ -71,7 +72,7 @@ struct Opened {
     store: Store,
 }
 
-fn open(local: &Local) -> anyhow::Result<Opened> {
+fn open(local: &Ask) -> anyhow::Result<Opened> {
     let data = Data::open(&local.data)?;
     let store = Store::open(&data.models())?;
     Ok(Opened { data: data.root, store })

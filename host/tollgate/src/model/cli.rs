@@ -25,7 +25,7 @@ pub(crate) enum ModelCommand {
     /// The installed models.
     ///
     /// `current` is what a name stands for, `rollback` what it stood for before.
-    List(Local),
+    List(Ask),
     /// One installed version, with its files.
     Show(Show),
     /// Read every byte of installed models again, and name what is damaged.
@@ -59,17 +59,6 @@ pub(crate) struct Named {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) ask: Ask,
-}
-
-/// The data directory that models are installed in.
-#[derive(Debug, Args)]
-pub(crate) struct Local {
-    /// The data directory. Models are in `models` below it.
-    #[arg(long, env = "TOLLGATE_DATA", default_value = "data")]
-    pub(crate) data: PathBuf,
-    /// Answer as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Whose models are taken.
@@ -166,7 +155,7 @@ pub(crate) struct Import {
     #[command(flatten)]
     pub(crate) then: Then,
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) local: Ask,
 }
 
 #[derive(Debug, Args)]
@@ -193,7 +182,7 @@ pub(crate) struct Pull {
     #[command(flatten)]
     pub(crate) then: Then,
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) local: Ask,
 }
 
 #[derive(Debug, Args)]
@@ -202,7 +191,7 @@ pub(crate) struct Show {
     #[arg(value_name = "NAME|DIGEST")]
     pub(crate) which: Which,
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) local: Ask,
 }
 
 #[derive(Debug, Args)]
@@ -211,7 +200,7 @@ pub(crate) struct Verify {
     #[arg(value_name = "NAME|DIGEST")]
     pub(crate) which: Option<Which>,
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) local: Ask,
 }
 
 #[derive(Debug, Args)]
@@ -224,7 +213,7 @@ pub(crate) struct Activate {
     #[arg(long)]
     pub(crate) no_probe: bool,
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) local: Ask,
 }
 
 #[derive(Debug, Args)]
@@ -232,7 +221,7 @@ pub(crate) struct Rollback {
     /// The name that is to stand for what it stood for before.
     pub(crate) name: ArtifactName,
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) local: Ask,
 }
 
 #[derive(Debug, Args)]
@@ -244,7 +233,7 @@ pub(crate) struct Remove {
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) local: Ask,
 }
 
 #[derive(Debug, Args)]

@@ -9,11 +9,12 @@ use tollgate_artifacts::inspect::inspect;
 use tollgate_artifacts::store::{Damage, Entry};
 use tollgate_artifacts::{Digest, Store, Which};
 
-use super::cli::{Local, Show, Verify};
+use super::cli::{Show, Verify};
 use super::progress::Shown;
 use super::{Opened, answer, open};
+use crate::cli::Ask;
 
-pub(super) fn list(local: &Local) -> anyhow::Result<()> {
+pub(super) fn list(local: &Ask) -> anyhow::Result<()> {
     let Opened { store, .. } = open(local)?;
     let entries = store.list()?;
     let value = entries.iter().map(|entry| {
