@@ -98,13 +98,13 @@ pub(crate) async fn run(here: Here) -> anyhow::Result<Found> {
 fn report(count: usize, all: &Tally, (runs, panics): (bool, usize), (asked, failed): (usize, &[String])) -> Found {
     let crashes = all.crashes.values().sum::<usize>();
     let done = all.answer + all.refused + crashes + all.odd.len();
+    let how = if all.crashes.is_empty() { String::new() } else { format!(" (by signal: {:?})", all.crashes) };
     let mut checks = Checks::default();
     checks.check(
         format!(
-            "{done} of {count} mutated models: {} refused, {} load and answer, {crashes} crash the child ({:?}), {} end it otherwise",
+            "{done} of {count} mutated models: {} refused, {} load and answer, {crashes} crash the child{how}, {} end it otherwise",
             all.refused,
             all.answer,
-            all.crashes,
             all.odd.len()
         ),
         done == count,
