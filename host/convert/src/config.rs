@@ -15,7 +15,7 @@ use crate::files;
 /// The file that describes a model.
 pub(crate) const FILE: &str = "config.json";
 /// The largest that is read; real ones have 1 to 20 KiB.
-const FILE_BYTES: u64 = 1 << 20;
+pub(crate) const FILE_BYTES: u64 = 1 << 20;
 
 /// Layers that attend to the last `window` positions only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub(crate) fn bad(what: impl Into<String>) -> ConvertError {
 }
 
 /// A whole number in its closed range.
-fn within(name: &str, value: Option<u64>, least: u32, most: u32) -> Result<u32, ConvertError> {
+pub(crate) fn within(name: &str, value: Option<u64>, least: u32, most: u32) -> Result<u32, ConvertError> {
     let value = value.ok_or_else(|| bad(format!("has no {name}")))?;
     match u32::try_from(value) {
         Ok(small) if (least..=most).contains(&small) => Ok(small),

@@ -37,7 +37,7 @@ impl Family {
         let Some((_, class, family, _)) = FAMILIES.iter().find(|(name, ..)| *name == model_type) else {
             let known: Vec<&str> = FAMILIES.iter().map(|(name, ..)| *name).collect();
             return Err(ConvertError::unsupported(format!(
-                "its model_type is {model_type:?}; {} are converted",
+                "its model_type is {model_type:?}; {} are converted, and bert without adapters",
                 known.join(", ")
             )));
         };

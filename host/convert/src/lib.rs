@@ -7,6 +7,7 @@
 
 pub mod adapter;
 mod config;
+mod encoder;
 mod error;
 mod family;
 mod files;
@@ -79,8 +80,8 @@ pub struct Converted {
 /// file is synced and its header read back and checked before this returns; on any failure it is removed.
 ///
 /// # Errors
-/// The folder has no sound model of a family that is known (Llama and Mistral, Qwen 2 and 3, Gemma 1 to 3 in text, Phi 3), llama.cpp
-/// would compute it wrongly, `out` exists already, or the disk fails.
+/// The folder has no sound model of a family that is known (Llama and Mistral, Qwen 2 and 3, Gemma 1 to 3 in text, Phi 3, BERT as an
+/// encoder or a reranker), llama.cpp would compute it wrongly, `out` exists already, or the disk fails.
 pub fn convert(
     folder: &Path,
     out: &Path,

@@ -13,15 +13,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// The settings of the header but the tokenizer's.
 pub(crate) fn of(config: &Config, name: &str, target: Target) -> Vec<(String, Value)> {
     let shape = &config.shape;
-    let mut all = vec![
-        ("general.architecture".to_owned(), Value::String(shape.family.architecture().to_owned())),
-        ("general.type".to_owned(), Value::String("model".to_owned())),
-        ("general.name".to_owned(), Value::String(name.to_owned())),
-        ("general.file_type".to_owned(), Value::U32(file_type(target))),
-    ];
-    if target == Target::Q8_0 {
-        all.push(("general.quantization_version".to_owned(), Value::U32(QUANTIZATION_VERSION)));
-    }
+    let mut all = general(shape.family.architecture(), name, target);
     let mut put = |suffix: &str, value: Value| all.push((format!("{}.{suffix}", shape.family.architecture()), value));
     put("context_length", Value::U32(config.context));
     put("embedding_length", Value::U32(shape.hidden));
@@ -49,6 +41,20 @@ pub(crate) fn of(config: &Config, name: &str, target: Target) -> Vec<(String, Va
         put("final_logit_softcapping", Value::F32(narrow(cap)));
     }
     rope(config, &mut put);
+    all
+}
+
+/// What stands in the header of every model.
+pub(crate) fn general(architecture: &str, name: &str, target: Target) -> Vec<(String, Value)> {
+    let mut all = vec![
+        ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
+        ("general.type".to_owned(), Value::String("model".to_owned())),
+        ("general.name".to_owned(), Value::String(name.to_owned())),
+        ("general.file_type".to_owned(), Value::U32(file_type(target))),
+    ];
+    if target == Target::Q8_0 {
+        all.push(("general.quantization_version".to_owned(), Value::U32(QUANTIZATION_VERSION)));
+    }
     all
 }
 

@@ -11,16 +11,30 @@ use crate::error::ConvertError;
 use crate::family::{Change, Planned, plan};
 use crate::gguf::{Kind, Tensor, Value, Writer};
 use crate::quant;
-use crate::shards::{Room, Shards, unreadable};
-use crate::{Converted, Options, Target, metadata, tokenizer};
+use crate::shards::{Found, Room, Shards, unreadable};
+use crate::{Converted, Options, Target, encoder, metadata, tokenizer};
 
 /// Values that are held at once where rows can be read together.
 const VALUES_AT_ONCE: u64 = 1 << 20;
 /// The longest name of a model.
 const MAX_NAME: usize = 256;
 
+/// All that a file is written from.
+pub(crate) struct Prepared {
+    /// llama.cpp's name of the family.
+    pub(crate) architecture: &'static str,
+    /// The settings of the header.
+    pub(crate) header: Vec<(String, Value)>,
+    /// The tensors, in order.
+    pub(crate) jobs: Vec<Job>,
+    /// Where their values are.
+    pub(crate) shards: Shards,
+    /// What the operator should know of the result.
+    pub(crate) notes: Vec<String>,
+}
+
 /// One tensor of the file and where its values come from.
-struct Job {
+pub(crate) struct Job {
     tensor: Tensor,
     origin: Origin,
 }
@@ -42,20 +56,28 @@ pub(crate) fn convert(
     if options.name.is_empty() || options.name.len() > MAX_NAME || options.name.contains(char::is_control) {
         return Err(ConvertError::unsupported(format!("its name is not one line of 1 to {MAX_NAME} bytes")));
     }
+    let is_encoder = encoder::is_encoder(folder)?;
+    let prepared = if is_encoder { encoder::prepare(folder, options)? } else { prepare(folder, options)? };
+    let Prepared { architecture, header, jobs, shards, notes } = prepared;
+    create(out, |file| fill(out, file, &header, &jobs, &shards, progress))?;
+    let bytes = checked(out, tollgate_formats::gguf::check_model)?;
+    Ok(Converted {
+        architecture: architecture.to_owned(),
+        tensors: jobs.len(),
+        parameters: jobs.iter().map(|job| job.tensor.shape.iter().product::<u64>()).sum(),
+        bytes,
+        notes,
+    })
+}
+
+/// A model that writes.
+fn prepare(folder: &Path, options: &Options) -> Result<Prepared, ConvertError> {
     let config = Config::read(folder)?;
     let shards = Shards::open(folder, "model")?;
     let jobs = jobs(&config, &shards, options.target)?;
     let mut header = metadata::of(&config, &options.name, options.target);
     header.extend(tokenizer::metadata(folder, &config)?);
-    create(out, |file| fill(out, file, &header, &jobs, &shards, progress))?;
-    let bytes = checked(out, tollgate_formats::gguf::check_model)?;
-    Ok(Converted {
-        architecture: config.shape.family.architecture().to_owned(),
-        tensors: jobs.len(),
-        parameters: jobs.iter().map(|job| job.tensor.shape.iter().product::<u64>()).sum(),
-        bytes,
-        notes: config.notes,
-    })
+    Ok(Prepared { architecture: config.shape.family.architecture(), header, jobs, shards, notes: config.notes })
 }
 
 /// Writes a new file and makes it durable; one that could not be finished is removed.
@@ -117,16 +139,7 @@ fn jobs(config: &Config, shards: &Shards, target: Target) -> Result<Vec<Job>, Co
             }
             continue;
         };
-        if found.shape != planned.shape {
-            let what = format!("has the shape {:?}; config.json asks for {:?}", found.shape, planned.shape);
-            return Err(ConvertError::tensor(&planned.source, what));
-        }
-        if quant::value_bytes(found.kind).is_none() {
-            return Err(unreadable(&planned.source, found.kind));
-        }
-        let shape: Vec<u64> = planned.shape.iter().rev().copied().collect();
-        let tensor = Tensor { name: planned.name.clone(), kind: kind_of(&shape, target), shape };
-        jobs.push(Job { tensor, origin: Origin::Source(planned) });
+        jobs.push(job(planned, found, target)?);
     }
     for (name, values) in factors(&config.rope.scaling) {
         let shape = vec![u64::try_from(values.len()).unwrap_or(u64::MAX)];
@@ -134,6 +147,20 @@ fn jobs(config: &Config, shards: &Shards, target: Target) -> Result<Vec<Job>, Co
         jobs.push(Job { tensor, origin: Origin::Values(values.to_vec()) });
     }
     Ok(jobs)
+}
+
+/// A tensor that is there, if it is what the plan says.
+pub(crate) fn job(planned: Planned, found: &Found, target: Target) -> Result<Job, ConvertError> {
+    if found.shape != planned.shape {
+        let what = format!("has the shape {:?}; config.json asks for {:?}", found.shape, planned.shape);
+        return Err(ConvertError::tensor(&planned.source, what));
+    }
+    if quant::value_bytes(found.kind).is_none() {
+        return Err(unreadable(&planned.source, found.kind));
+    }
+    let shape: Vec<u64> = planned.shape.iter().rev().copied().collect();
+    let tensor = Tensor { name: planned.name.clone(), kind: kind_of(&shape, target), shape };
+    Ok(Job { tensor, origin: Origin::Source(planned) })
 }
 
 /// The divisors of angles that llama.cpp reads from tensors.

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod demo;
+mod encoders;
 mod families;
 mod hostile;
 mod tokenizers;

@@ -1,16 +1,18 @@
 //! A model's `tokenizer.json` and what stands beside it, as the settings that llama.cpp makes its tokenizer of.
 //!
-//! Two kinds can be said in a GGUF file: byte-level BPE (`gpt2`) and SentencePiece's BPE with bytes to fall back on (`llama`). Anything
-//! else, and any way of cutting a text that llama.cpp has no name for, is refused: it would tokenize otherwise than the model was trained.
+//! Three kinds can be said in a GGUF file: byte-level BPE (`gpt2`), SentencePiece's BPE with bytes to fall back on (`llama`), and for
+//! encoders WordPiece (`bert`, in `wordpiece.rs`). Anything else, and any way of cutting a text that llama.cpp has no name for, is refused: it would tokenize otherwise than the model was trained.
 
 mod cuts;
 mod file;
 mod special;
+pub(crate) mod wordpiece;
 mod words;
 
 use std::path::Path;
 
 use file::{File, Settings};
+use serde::de::DeserializeOwned;
 use special::Special;
 use tollgate_formats::tokenizer;
 use words::Words;
@@ -29,20 +31,24 @@ const TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// The settings under `tokenizer.`.
 pub(crate) fn metadata(folder: &Path, config: &Config) -> Result<Vec<(String, Value)>, ConvertError> {
-    let bytes = files::read(folder, FILE, FILE_BYTES)?
-        .ok_or_else(|| bad("is missing from the model's folder; a SentencePiece file alone is not converted"))?;
-    let sound = tokenizer::read(&bytes).map_err(|source| ConvertError::Format { file: FILE.to_owned(), source })?;
-    if sound.kind != tokenizer::Kind::Bpe {
-        return Err(ConvertError::unsupported(format!("its tokenizer is of kind {:?}; BPE is converted", sound.kind)));
-    }
-    let file: File = files::parse(FILE, &bytes)?;
-    drop(bytes);
+    let file: File = read(folder, tokenizer::Kind::Bpe, "BPE")?;
     let settings: Settings = files::json(folder, SETTINGS, SETTINGS_BYTES)?.unwrap_or_default();
     let style = Style::of(&file)?;
     let words = Words::of(&file, &style, config.shape.vocabulary)?;
     let special = Special::of(&file, &settings, config, &words)?;
     let template = template(folder, &settings)?;
     Ok(listed(&style, words, &special, template))
+}
+
+/// A sound `tokenizer.json` of the kind that is wanted, which is called `name`.
+fn read<T: DeserializeOwned>(folder: &Path, kind: tokenizer::Kind, name: &str) -> Result<T, ConvertError> {
+    let bytes = files::read(folder, FILE, FILE_BYTES)?
+        .ok_or_else(|| bad("is missing from the model's folder; a SentencePiece file alone is not converted"))?;
+    let sound = tokenizer::read(&bytes).map_err(|source| ConvertError::Format { file: FILE.to_owned(), source })?;
+    if sound.kind != kind {
+        return Err(ConvertError::unsupported(format!("its tokenizer is of kind {:?}; {name} is converted", sound.kind)));
+    }
+    files::parse(FILE, &bytes)
 }
 
 /// The refusal of `tokenizer.json`.

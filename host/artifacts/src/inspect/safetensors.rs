@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tollgate_formats::safetensors::{self, Safetensors};
 
-use super::{InspectError, read_json, read_tokenizer};
-use crate::files::open_beneath;
+use super::{InspectError, MAX_JSON_BYTES, read_json, read_tokenizer};
+use crate::files::{At, open_beneath, read_small};
 use crate::manifest::{FileEntry, Manifest};
 use crate::name::RelativePath;
 
@@ -26,12 +26,17 @@ const BOUNDS: [(&str, u64); 9] = [
 ];
 const MAX_RANK: u64 = 4096;
 const MAX_ARCHITECTURE: usize = 64;
+/// What an encoder of sentence-transformers may be made of. Every backend brings its vectors to length 1.
+const MODULES: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
 
 pub(super) fn inspect_model(folder: &Path, manifest: &Manifest) -> Result<(Option<String>, u64), InspectError> {
     let path = known("config.json");
     let config = read_json(folder, &path)?;
     for (key, most) in BOUNDS {
         number(&path, &config, key, most)?;
+    }
+    if let Some(file) = manifest.file("modules.json") {
+        check_modules(folder, &file.path)?;
     }
     let tensors = read_shards(folder, manifest)?;
     for file in manifest.files.iter().filter(|file| file.path.file_name().ends_with(".safetensors.index.json")) {
@@ -105,6 +110,22 @@ fn read_shards(folder: &Path, manifest: &Manifest) -> Result<Tensors, InspectErr
         }
     }
     Ok(tensors)
+}
+
+/// Whether an encoder has nothing that no backend computes, such as a layer after the pooling: its weights are in a folder that is not
+/// installed.
+fn check_modules(folder: &Path, path: &RelativePath) -> Result<(), InspectError> {
+    let bytes = read_small(&mut open_beneath(folder, path)?, MAX_JSON_BYTES).at(&folder.join(path.as_str()))?;
+    let modules = serde_json::from_slice::<Vec<Value>>(&bytes)
+        .map_err(|error| InspectError::content(path, format!("it is not a list of modules: {error}")))?;
+    for module in &modules {
+        let class = module.get("type").and_then(Value::as_str).and_then(|class| class.rsplit('.').next()).unwrap_or_default();
+        if !MODULES.contains(&class) {
+            let what = format!("the module `{}` is not computed here; {} are", class.escape_debug(), MODULES.join(", "));
+            return Err(InspectError::content(path, what));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the index says of every tensor where it is.

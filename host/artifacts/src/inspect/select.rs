@@ -12,6 +12,8 @@ use crate::name::RelativePath;
 const MAX_ENTRIES: usize = 4096;
 /// Extensions of files beside the weights that a backend may read.
 const SIDE_FILES: [&str; 4] = ["json", "jinja", "txt", "model"];
+/// What says how the rows of an encoder become one vector, below the weights' folder.
+const POOLING: &str = "1_Pooling/config.json";
 /// Extensions that pickles go by.
 const PICKLES: [&str; 8] = ["bin", "pt", "pth", "ckpt", "pkl", "pickle", "joblib", "npy"];
 
@@ -38,7 +40,9 @@ pub(crate) fn select(folder: &Path) -> Result<(Format, Vec<RelativePath>), Inspe
     for path in paths.iter().filter(|path| path.as_str() != MANIFEST_FILE) {
         let is_wanted = match format {
             Format::Gguf | Format::LoraGguf => path.has_extension("gguf"),
-            Format::Safetensors => is_top(path) && (path.has_extension("safetensors") || is_side(path)),
+            Format::Safetensors => {
+                path.as_str() == POOLING || (is_top(path) && (path.has_extension("safetensors") || is_side(path)))
+            }
             Format::LoraPeft => matches!(path.as_str(), "adapter_config.json" | "adapter_model.safetensors"),
             Format::Onnx => path.has_extension("onnx") || is_side(path),
         };

@@ -115,6 +115,33 @@ fn safetensors_are_looked_into_with_what_belongs_to_them() {
 }
 
 #[test]
+fn encoders_come_with_their_pooling_and_nothing_after_it() {
+    let tokenizer = tokenizer();
+    let encoder = |last: &str| {
+        let modules =
+            ["Transformer", "Pooling", last].map(|class| json!({ "type": format!("sentence_transformers.models.{class}") }));
+        folder(&[
+            ("config.json", br#"{ "architectures": ["BertModel"], "hidden_size": 8, "vocab_size": 4096 }"#),
+            ("model.safetensors", &safetensors(&[("embeddings.word_embeddings.weight", &[4, 2])])),
+            ("tokenizer.json", &tokenizer),
+            ("modules.json", json!(modules).to_string().as_bytes()),
+            ("1_Pooling/config.json", br#"{ "pooling_mode_cls_token": true }"#),
+            ("2_Dense/config.json", b"{}"),
+            ("README.md", b""),
+        ])
+    };
+    let good = encoder("Normalize");
+    let (format, paths) = select(good.path()).unwrap();
+    let paths: Vec<_> = paths.iter().map(RelativePath::as_str).collect();
+    assert_eq!(paths, ["1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "tokenizer.json"]);
+    let summary = inspect(good.path(), &manifest(good.path(), format, &paths, 1)).unwrap();
+    assert_eq!(summary.architecture.as_deref(), Some("BertModel"));
+    let with_layer = encoder("Dense");
+    let error = inspect(with_layer.path(), &manifest(with_layer.path(), format, &paths, 1)).unwrap_err().to_string();
+    assert_eq!(error, "modules.json: the module `Dense` is not computed here; Transformer, Pooling, Normalize are");
+}
+
+#[test]
 fn adapters_are_looked_into() {
     let (a, b) = ("base.layers.0.q_proj.lora_A.weight", "base.layers.0.q_proj.lora_B.weight");
     let inspect = |config: &str, tensors: &[(&str, &[u64])]| {

@@ -64,6 +64,7 @@ pub(super) struct Settings {
     pub(super) eos_token: Option<Word>,
     pub(super) pad_token: Option<Word>,
     pub(super) unk_token: Option<Word>,
+    pub(super) mask_token: Option<Word>,
     pub(super) chat_template: Option<Template>,
 }
 

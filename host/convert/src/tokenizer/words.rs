@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::file::{File, Merge};
+use super::file::{Added, File, Merge};
 use super::{Style, bad};
 use crate::error::{ConvertError, quoted};
 use crate::quant::narrow;
@@ -32,22 +32,7 @@ impl Words {
     /// Of a model whose embedding has `rows` rows.
     pub(super) fn of(file: &File, style: &Style, rows: u32) -> Result<Self, ConvertError> {
         let mut ids = file.model.vocab.clone();
-        for added in &file.added_tokens {
-            if ids.insert(added.content.clone(), added.id).is_some_and(|id| id != added.id) {
-                return Err(bad(format!("has the token `{}` under two ids", quoted(&added.content))));
-            }
-        }
-        let mut tokens: Vec<Option<String>> = vec![None; usize::try_from(rows).unwrap_or(0)];
-        for (text, id) in &ids {
-            let place = usize::try_from(*id).ok().and_then(|id| tokens.get_mut(id));
-            let Some(place) = place else {
-                let what = format!("has the token `{}` with id {id}, and the embedding has {rows} rows", quoted(text));
-                return Err(bad(what));
-            };
-            if text.is_empty() || place.replace(text.clone()).is_some() {
-                return Err(bad(format!("has an empty token, or two with id {id}")));
-            }
-        }
+        let tokens = placed(&mut ids, &file.added_tokens, rows)?;
         let mut kinds = kinds(file, style, &ids, tokens.len());
         let tokens = filled(tokens, &mut kinds, &ids);
         let (scores, merges) = match style {
@@ -69,6 +54,27 @@ impl Words {
     pub(super) fn row(&self, id: u64) -> Option<u32> {
         usize::try_from(id).ok().filter(|id| *id < self.tokens.len()).and_then(|id| u32::try_from(id).ok())
     }
+}
+
+/// Every row's token, where it has one. The added tokens are put into `ids`, the vocabulary's own.
+pub(super) fn placed(ids: &mut HashMap<String, u32>, added: &[Added], rows: u32) -> Result<Vec<Option<String>>, ConvertError> {
+    for added in added {
+        if ids.insert(added.content.clone(), added.id).is_some_and(|id| id != added.id) {
+            return Err(bad(format!("has the token `{}` under two ids", quoted(&added.content))));
+        }
+    }
+    let mut tokens: Vec<Option<String>> = vec![None; usize::try_from(rows).unwrap_or(0)];
+    for (text, id) in ids.iter() {
+        let place = usize::try_from(*id).ok().and_then(|id| tokens.get_mut(id));
+        let Some(place) = place else {
+            let what = format!("has the token `{}` with id {id}, and the embedding has {rows} rows", quoted(text));
+            return Err(bad(what));
+        };
+        if text.is_empty() || place.replace(text.clone()).is_some() {
+            return Err(bad(format!("has an empty token, or two with id {id}")));
+        }
+    }
+    Ok(tokens)
 }
 
 fn kinds(file: &File, style: &Style, ids: &HashMap<String, u32>, count: usize) -> Vec<i32> {
@@ -98,7 +104,7 @@ fn kinds(file: &File, style: &Style, ids: &HashMap<String, u32>, count: usize) -
 }
 
 /// Gives a text to every row of the embedding that has no token.
-fn filled(tokens: Vec<Option<String>>, kinds: &mut [i32], taken: &HashMap<String, u32>) -> Vec<String> {
+pub(super) fn filled(tokens: Vec<Option<String>>, kinds: &mut [i32], taken: &HashMap<String, u32>) -> Vec<String> {
     let fill = |(id, (token, kind)): (usize, (Option<String>, &mut i32))| {
         token.unwrap_or_else(|| {
             *kind = UNUSED;

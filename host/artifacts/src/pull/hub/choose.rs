@@ -83,10 +83,18 @@ fn is_onnx(file: &HubFile) -> bool {
     file.path.as_str().ends_with(".onnx")
 }
 
-/// What a model is read with, in the repository's root.
+/// What a model is read with: in the repository's root, and what says how an encoder's rows become a vector.
 fn is_companion(file: &HubFile) -> bool {
     let name = file.path.as_str();
-    let known = ["config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+    let known = [
+        "config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "modules.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+    ];
     known.contains(&name) || (name.starts_with("tokenizer") && name.ends_with(".json") && !name.contains('/'))
 }
 

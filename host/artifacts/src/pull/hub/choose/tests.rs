@@ -27,6 +27,11 @@ fn the_files_of_one_model_are_chosen() {
             None,
             "model-1.safetensors model-2.safetensors model.safetensors.index.json config.json",
         ),
+        (
+            "model.safetensors config.json modules.json sentence_bert_config.json 1_Pooling/config.json 2_Dense/config.json",
+            None,
+            "model.safetensors config.json modules.json sentence_bert_config.json 1_Pooling/config.json",
+        ),
         ("weights.safetensors config.json sub/config.json", None, "weights.safetensors config.json"),
         ("adapter_config.json adapter_model.safetensors tokenizer.json", None, "adapter_config.json adapter_model.safetensors"),
         (
