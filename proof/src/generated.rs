@@ -19,6 +19,9 @@ const RECIPE: u32 = 1;
 /// The demo model's words, and the width of its heads.
 const VOCABULARY: u32 = 2_048;
 const HEAD: u32 = 64;
+/// The adapters' inner width, and what they are multiplied by with it.
+const RANK: u32 = 8;
+const ALPHA: f32 = 16.0;
 /// Bytes that are made at once: whole blocks of every kind.
 const PART: usize = 34 << 15;
 
@@ -72,6 +75,13 @@ pub(crate) fn six(here: &Here) -> anyhow::Result<Vec<Generated>> {
     here.pick(REAL, SMALL).into_iter().map(|shape| ensure(&folder, shape)).collect()
 }
 
+/// A model of 105 MB, or of some megabytes in a short run, and two adapters over all of its matrices.
+pub(crate) fn with_adapters(here: &Here) -> anyhow::Result<(Generated, [PathBuf; 2])> {
+    let folder = peers::folder()?;
+    let shape = here.pick(REAL, SMALL)[1];
+    Ok((ensure(&folder, shape)?, [adapter(&folder, shape, 1)?, adapter(&folder, shape, 2)?]))
+}
+
 /// The directories of a gateway that serves `models`, each loaded with its first request, beside `scripted`. `more` goes into
 /// `[models]` of its settings.
 pub(crate) fn place(models: &[Generated], more: &str) -> Place {
@@ -89,12 +99,52 @@ fn ensure(folder: &Path, shape: Shape) -> anyhow::Result<Generated> {
     let path = folder.join(format!("random-llama-{}-{RECIPE}.gguf", shape.name));
     if !path.exists() {
         eprintln!("   writing {} (once)", path.display());
-        let beside = path.with_extension("new");
-        write(&beside, shape).with_context(|| beside.display().to_string())?;
-        std::fs::rename(&beside, &path)?;
+        let chance = Chance((u64::from(shape.width) << 32) | u64::from(shape.layers));
+        write(&path, &metadata(shape)?, &tensors(shape), chance)?;
     }
     let bytes = path.metadata()?.len();
     Ok(Generated { id: shape.name, path, bytes })
+}
+
+/// One of the adapters for the model of that shape.
+fn adapter(folder: &Path, shape: Shape, number: u32) -> anyhow::Result<PathBuf> {
+    let path = folder.join(format!("random-lora-{}-{number}-{RECIPE}.gguf", shape.name));
+    if !path.exists() {
+        let text = |text: &str| Value::String(text.to_owned());
+        let metadata = [
+            ("general.architecture", text("llama")),
+            ("general.type", text("adapter")),
+            ("general.name", Value::String(format!("random {} {number}", shape.name))),
+            ("adapter.type", text("lora")),
+            ("adapter.lora.alpha", Value::F32(ALPHA)),
+        ]
+        .map(|(key, value)| (key.to_owned(), value));
+        let mut tensors = Vec::new();
+        for layer in 0..shape.layers {
+            for (part, columns, rows) in matrices(shape) {
+                for (end, shape) in [("a", [columns, RANK]), ("b", [RANK, rows])] {
+                    let name = format!("blk.{layer}.{part}.weight.lora_{end}");
+                    tensors.push(Tensor { name, shape: shape.map(u64::from).to_vec(), kind: Kind::F16 });
+                }
+            }
+        }
+        write(&path, &metadata, &tensors, Chance(u64::from(number)))?;
+    }
+    Ok(path)
+}
+
+/// The matrices of a layer, with the length of a row and the number of rows.
+fn matrices(shape: Shape) -> [(&'static str, u32, u32); 7] {
+    let (width, inner, half) = (shape.width, shape.feed_forward, shape.width / 2);
+    [
+        ("attn_q", width, width),
+        ("attn_k", width, half),
+        ("attn_v", width, half),
+        ("attn_output", width, width),
+        ("ffn_gate", width, inner),
+        ("ffn_up", width, inner),
+        ("ffn_down", inner, width),
+    ]
 }
 
 fn tensors(shape: Shape) -> Vec<Tensor> {
@@ -104,20 +154,11 @@ fn tensors(shape: Shape) -> Vec<Tensor> {
         kind: shape.kind,
     };
     let vector = |name: String| Tensor { name, shape: vec![u64::from(shape.width)], kind: Kind::F32 };
-    let (width, inner, half) = (shape.width, shape.feed_forward, shape.width / 2);
-    let mut all = vec![matrix("token_embd.weight".to_owned(), width, VOCABULARY), vector("output_norm.weight".to_owned())];
+    let mut all = vec![matrix("token_embd.weight".to_owned(), shape.width, VOCABULARY), vector("output_norm.weight".to_owned())];
     for layer in 0..shape.layers {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
         all.extend(["attn_norm", "ffn_norm"].map(|part| vector(name(part))));
-        for (part, columns, rows) in [
-            ("attn_q", width, width),
-            ("attn_k", width, half),
-            ("attn_v", width, half),
-            ("attn_output", width, width),
-            ("ffn_gate", width, inner),
-            ("ffn_up", width, inner),
-            ("ffn_down", inner, width),
-        ] {
+        for (part, columns, rows) in matrices(shape) {
             all.push(matrix(name(part), columns, rows));
         }
     }
@@ -169,13 +210,13 @@ fn carried(key: &str, value: &Known) -> anyhow::Result<Value> {
     })
 }
 
-fn write(path: &Path, shape: Shape) -> anyhow::Result<()> {
-    let tensors = tensors(shape);
-    let out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut writer = Writer::new(out, &metadata(shape)?, &tensors)?;
-    let mut chance = Chance((u64::from(shape.width) << 32) | u64::from(shape.layers));
+/// The file at `path`, which is there once it is whole.
+fn write(path: &Path, metadata: &[(String, Value)], tensors: &[Tensor], mut chance: Chance) -> anyhow::Result<()> {
+    let beside = path.with_extension("new");
+    let out = File::create(&beside).with_context(|| beside.display().to_string())?;
+    let mut writer = Writer::new(BufWriter::with_capacity(1 << 20, out), metadata, tensors)?;
     let mut part = vec![0_u8; PART];
-    for tensor in &tensors {
+    for tensor in tensors {
         let mut left = usize::try_from(tensor.bytes().context("whole blocks")?)?;
         while left > 0 {
             let bytes = &mut part[..left.min(PART)];
@@ -185,7 +226,7 @@ fn write(path: &Path, shape: Shape) -> anyhow::Result<()> {
         }
     }
     writer.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-    Ok(())
+    Ok(std::fs::rename(&beside, path)?)
 }
 
 /// Weights that spread by about 0.02 around zero, as those of trained models do; those of norms are 1.
@@ -224,5 +265,10 @@ mod tests {
         let header = gguf::read(&mut std::io::Cursor::new(&files[0])).unwrap();
         gguf::check_model(&header).unwrap();
         assert_eq!(header.of_architecture("block_count"), Some(2));
+        let adapters = [1, 2].map(|number| std::fs::read(adapter(folders[0].path(), SMALL[0], number).unwrap()).unwrap());
+        assert!(adapters[0] != adapters[1]);
+        let header = gguf::read(&mut std::io::Cursor::new(&adapters[0])).unwrap();
+        gguf::check_adapter(&header).unwrap();
+        assert_eq!(header.tensors.len(), 2 * 7 * 2);
     }
 }

@@ -144,7 +144,12 @@ impl Link {
 
     /// One chat; waits for the whole answer, whatever its status.
     pub(crate) async fn post(&mut self, body: &Bytes) -> anyhow::Result<Answer> {
-        let request = self.request(body)?;
+        self.post_to(CHAT, body).await
+    }
+
+    /// The same at another path.
+    pub(crate) async fn post_to(&mut self, path: &str, body: &Bytes) -> anyhow::Result<Answer> {
+        let request = self.request(path, body)?;
         self.whole(request, DEADLINE).await
     }
 
@@ -158,8 +163,8 @@ impl Link {
         tokio::time::timeout(within, answer).await.context("no answer in time")?
     }
 
-    fn request(&self, body: &Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
-        let mut request = Request::post(CHAT).header("host", "localhost").header("content-type", "application/json");
+    fn request(&self, path: &str, body: &Bytes) -> anyhow::Result<Request<Full<Bytes>>> {
+        let mut request = Request::post(path).header("host", "localhost").header("content-type", "application/json");
         if !self.target.bearer.is_empty() {
             request = request.header("authorization", format!("Bearer {}", self.target.bearer));
         }
@@ -174,7 +179,7 @@ impl Link {
     /// Begins a streamed chat; `body` asks for a stream. Fails where the status is another than 200.
     pub(crate) async fn stream(mut self, body: &Bytes) -> anyhow::Result<Stream> {
         let began = Instant::now();
-        let request = self.request(body)?;
+        let request = self.request(CHAT, body)?;
         let response = tokio::time::timeout(DEADLINE, self.send(request)).await.context("no answer in time")??;
         let status = response.status();
         let body = response.into_body();

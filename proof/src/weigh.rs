@@ -46,7 +46,9 @@ impl Weight {
         let [file, predicted, loaded, used] = [self.file, self.predicted, self.loaded, self.used].map(mb);
         let off = self.off() * 100.0;
         format!(
-            "{file:.0} MB file: {predicted:.1} MB predicted, {used:.1} measured ({off:+.1} %; {loaded:.1} before its first use)"
+            "{file:.0} MB file, loaded in {} ms: {predicted:.1} MB predicted, {used:.1} measured ({off:+.1} %; {loaded:.1} before its \
+             first use)",
+            self.load_ms
         )
     }
 

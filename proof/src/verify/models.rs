@@ -57,7 +57,7 @@ fn said(output: &Output) -> String {
 }
 
 /// Runs a command that has to go well; what it printed.
-async fn good(place: &Place, arguments: &[&str]) -> anyhow::Result<Value> {
+pub(crate) async fn good(place: &Place, arguments: &[&str]) -> anyhow::Result<Value> {
     printed(arguments, &ended(command(place, arguments)).await?)
 }
 
