@@ -35,8 +35,7 @@ fn take(archive: &[u8]) -> Result<Vec<u8>, String> {
     let case = Case::new();
     let path = case.folder.path().join("model.zip");
     std::fs::write(&path, archive).unwrap();
-    let held = case.store.hold().unwrap();
-    let staging = held.stage().unwrap();
+    let staging = case.store.stage().unwrap();
     let extract = || -> Result<(), ArchiveError> {
         let mut archive = Archive::open(&path)?;
         let (bytes, _) = archive.manifest()?;

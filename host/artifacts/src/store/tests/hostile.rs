@@ -127,6 +127,7 @@ fn what_is_installed_does_not_expire() {
     let bytes = manifest.to_bytes().unwrap();
     let later = now() + Duration::from_secs(1);
     let (staging, _) = case.stage(1, 0);
-    let error = held.install(&staging, &bytes, Some(&case.key.sign(&bytes)), &case.trust, later, &Silent).unwrap_err();
+    let signature = case.key.sign(&bytes);
+    let error = case.store.check(&staging, (&bytes, Some(&signature)), &case.trust, later, &Silent).unwrap_err();
     assert!(error.to_string().contains("expired at 2026-11-20T00:00:01Z"), "{error}");
 }
