@@ -13,7 +13,7 @@ pub trait Embedder: Send {
     /// puts there.
     fn tokenizer(&self) -> Arc<dyn Tokenizer>;
 
-    /// Tokens that a text may have, without those that [`Self::embed`] puts around it.
+    /// Tokens that a text may have, or a query and a document together, without those that are put around them.
     fn max_tokens(&self) -> u32;
 
     /// Bytes it takes.
@@ -24,4 +24,19 @@ pub trait Embedder: Send {
     /// # Errors
     /// A text has more than [`Self::max_tokens`] tokens or one that the model does not know, or the model fails.
     fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>, BackendError>;
+
+    /// Whether [`Self::rank`] works; [`Self::embed`] does not then.
+    fn ranks(&self) -> bool {
+        false
+    }
+
+    /// How near each document is to the query, in their order: what the model's head says, as it is. Higher is nearer.
+    ///
+    /// # Errors
+    /// The model has no such head (see [`Self::ranks`]), the query and a document have more than [`Self::max_tokens`] tokens
+    /// together or one that the model does not know, or the model fails.
+    fn rank(&mut self, query: &[Token], documents: &[Vec<Token>]) -> Result<Vec<f32>, BackendError> {
+        let _ = (query, documents);
+        Err(BackendError::Unsupported("ranking documents"))
+    }
 }

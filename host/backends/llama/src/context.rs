@@ -12,6 +12,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_sys_2 as sys;
 use tollgate_backend::{AdapterId, BackendError, DecodeError, Row, SequenceId};
 
+use crate::batch::Batch;
 use crate::openmp;
 
 /// How big a context is.
@@ -28,16 +29,6 @@ pub(crate) struct Shape {
     pub(crate) threads: i32,
     /// Whether each sequence has cells of its own, an equal part of all.
     pub(crate) apart: bool,
-}
-
-/// The rows of a step as llama.cpp wants them: parallel arrays that point into this.
-struct Batch {
-    tokens: Vec<sys::llama_token>,
-    positions: Vec<sys::llama_pos>,
-    sequences: Vec<sys::llama_seq_id>,
-    sequence_pointers: Vec<*mut sys::llama_seq_id>,
-    counts: Vec<i32>,
-    wants_logits: Vec<i8>,
 }
 
 /// An adapter in llama.cpp's memory, and how strongly it counts.
@@ -169,7 +160,7 @@ impl Context {
     }
 
     pub(crate) fn logits(&self, row: usize) -> Option<&[f32]> {
-        if row >= self.rows || self.batch.wants_logits.get(row) != Some(&1) {
+        if row >= self.rows || !self.batch.wants_logits(row) {
             return None;
         }
         let index = i32::try_from(row).ok()?;
@@ -268,53 +259,7 @@ impl Drop for Context {
 }
 
 /// llama.cpp's own pointer to the model, good for as long as the model.
-fn raw_model(model: &LlamaModel) -> *mut sys::llama_model {
+pub(crate) fn raw_model(model: &LlamaModel) -> *mut sys::llama_model {
     // SAFETY: `LlamaModel` is `repr(transparent)` over this pointer, and the exact pin in Cargo.toml keeps it so.
     unsafe { *std::ptr::from_ref::<LlamaModel>(model).cast::<*mut sys::llama_model>() }
-}
-
-impl Batch {
-    fn new() -> Self {
-        Batch {
-            tokens: Vec::new(),
-            positions: Vec::new(),
-            sequences: Vec::new(),
-            sequence_pointers: Vec::new(),
-            counts: Vec::new(),
-            wants_logits: Vec::new(),
-        }
-    }
-
-    fn fill(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
-        self.tokens.clear();
-        self.positions.clear();
-        self.sequences.clear();
-        self.counts.clear();
-        self.wants_logits.clear();
-        for row in rows {
-            let fits =
-                |number: u32| i32::try_from(number).map_err(|_| DecodeError::Failed(format!("{number} is no token or position")));
-            self.tokens.push(fits(row.token)?);
-            self.positions.push(fits(row.position)?);
-            self.sequences.push(i32::from(row.sequence.0));
-            self.counts.push(1);
-            self.wants_logits.push(i8::from(row.wants_logits));
-        }
-        // The pointers are taken when the vector no longer grows.
-        self.sequence_pointers.clear();
-        self.sequence_pointers.extend(self.sequences.iter_mut().map(std::ptr::from_mut));
-        Ok(())
-    }
-
-    fn as_raw(&mut self) -> sys::llama_batch {
-        sys::llama_batch {
-            n_tokens: i32::try_from(self.tokens.len()).unwrap_or(i32::MAX),
-            token: self.tokens.as_mut_ptr(),
-            embd: std::ptr::null_mut(),
-            pos: self.positions.as_mut_ptr(),
-            n_seq_id: self.counts.as_mut_ptr(),
-            seq_id: self.sequence_pointers.as_mut_ptr(),
-            logits: self.wants_logits.as_mut_ptr(),
-        }
-    }
 }

@@ -1,10 +1,12 @@
 //! The llama.cpp backend: GGUF models on the CPU.
 //!
 //! Model, vocabulary and tokenizer are llama-cpp-2's; the context is our own thin type over the sys crate ([`context`]), since the
-//! safe one borrows its model and hides calls that the scheduler needs. ggml's threads are ours as well ([`openmp`]). Nothing here
+//! safe one borrows its model and hides calls that the scheduler needs. A [`LlamaEmbedder`] has one of its own kind. ggml's threads are ours as well ([`openmp`]). Nothing here
 //! samples, streams or knows of chat.
 
+mod batch;
 mod context;
+mod embedder;
 mod openmp;
 mod patience;
 mod quantize;
@@ -21,6 +23,7 @@ use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
 
 use crate::context::Context;
+pub use crate::embedder::LlamaEmbedder;
 pub use crate::quantize::{Quantization, quantize};
 use crate::tokenizer::LlamaTokenizer;
 
@@ -39,11 +42,12 @@ pub struct Settings {
     pub path: PathBuf,
     /// Whether the file is mapped rather than read: it must then never be written to.
     pub mapped: bool,
-    /// Tokens that all sequences together can hold; by default what the model was trained for, 4,096 at most.
+    /// Tokens that all sequences together can hold; by default what the model was trained for, 4,096 at most. An embedder holds
+    /// none.
     pub context_tokens: Option<u32>,
-    /// Sequences alive at once, 1 to 256.
+    /// Sequences alive at once, 1 to 256; of an embedder, texts that are computed at once.
     pub sequences: u16,
-    /// Rows of a step, 16 to 8,192.
+    /// Rows of a step, 16 to 8,192; of an embedder, tokens that are computed at once, and so what the longest text may have.
     pub step_rows: u32,
     /// Threads that compute; by default the machine's cores, or one for a model so small that waking others takes longer.
     pub threads: Option<u16>,
@@ -67,12 +71,7 @@ impl Llama {
     /// # Errors
     /// The file is no model, or there is no memory for it.
     pub fn load(settings: &Settings) -> Result<Self, BackendError> {
-        let backend = library()?;
-        let load = |what: String| BackendError::Load(what);
-        let params = LlamaModelParams::default().with_use_mmap(settings.mapped);
-        let model = LlamaModel::load_from_file(backend, &settings.path, &params)
-            .map_err(|error| load(format!("{}: llama.cpp does not take it ({error})", settings.path.display())))?;
-        let model = Arc::new(model);
+        let model = Arc::new(load_model(settings)?);
         let trained = model.n_ctx_train();
         let context_tokens = settings.context_tokens.unwrap_or_else(|| trained.min(4_096));
         let sequences = settings.sequences.clamp(1, MAX_SEQUENCES);
@@ -103,6 +102,13 @@ impl Llama {
         let tokenizer = Arc::new(LlamaTokenizer::new(Arc::clone(&model)));
         Ok(Llama { context, tokenizer, template, capabilities, memory })
     }
+}
+
+/// Reads the file's weights.
+fn load_model(settings: &Settings) -> Result<LlamaModel, BackendError> {
+    let params = LlamaModelParams::default().with_use_mmap(settings.mapped);
+    LlamaModel::load_from_file(library()?, &settings.path, &params)
+        .map_err(|error| BackendError::Load(format!("{}: llama.cpp does not take it ({error})", settings.path.display())))
 }
 
 fn default_threads(model_bytes: u64) -> i32 {
