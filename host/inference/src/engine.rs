@@ -38,7 +38,8 @@ use crate::scheduler::{Limits, Request, Salt, Scheduler, Sequence};
 use crate::tickets::{Ticket, Tickets};
 use adapter::Door;
 use command::Command;
-use run::{Death, run};
+pub(crate) use run::Death;
+use run::run;
 
 /// How an engine is run.
 #[derive(Clone)]

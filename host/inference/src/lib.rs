@@ -17,9 +17,12 @@
 //! 6. *speak*: bytes become characters, stop strings are cut, thoughts are told from text; a reader that stalls parks its row.
 //!
 //! With nothing to do the thread sleeps until a command comes. Every queue has a bound, and full means "no", at once.
+//!
+//! A model that turns texts into vectors, or ranks documents, is behind an [`EmbeddingEngine`], which has a thread of its own kind.
 
 mod chat;
 mod constraint;
+mod embedding;
 mod engine;
 mod gauges;
 mod reply;
@@ -32,6 +35,9 @@ mod utf8;
 
 pub use chat::{ChatCodec, EncodeError, Prompt, TemplateError};
 pub use constraint::SchemaError;
+pub use embedding::{
+    EmbedError, EmbedJob, EmbedWork, Embedded, Embedding, EmbeddingEngine, EmbeddingSettings, WeakEmbeddingEngine,
+};
 pub use engine::{
     Adapter, AdapterError, Engine, Event, Finish, GenerateError, Generation, Job, Settings, StartError, SubmitError, Timing,
     WeakEngine,

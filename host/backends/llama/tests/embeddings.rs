@@ -38,7 +38,7 @@ fn are_near(one: &[f32], other: &[f32]) -> bool {
 #[test]
 fn a_batch_gives_what_each_text_gives_alone() {
     // In one batch, in batches of two texts, and in batches by their tokens.
-    for (rows, sequences) in [(512, 16), (512, 2), (64, 16)] {
+    for (rows, sequences) in [(512, 16), (512, 2), (128, 16)] {
         let mut embedder = load(demo(), rows, sequences).expect("the demo model loads");
         let texts = tokens(&embedder);
         let alone: Vec<Vec<f32>> =

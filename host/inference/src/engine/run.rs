@@ -10,9 +10,9 @@ use super::command::{Command, Doorbell};
 use crate::scheduler::{Progress, Scheduler};
 
 /// Lives on the model thread: when that ends, however it does, the engine takes no more jobs.
-pub(super) struct Death {
-    pub(super) name: String,
-    pub(super) is_closed: Arc<AtomicBool>,
+pub(crate) struct Death {
+    pub(crate) name: String,
+    pub(crate) is_closed: Arc<AtomicBool>,
 }
 
 impl Drop for Death {
