@@ -15,6 +15,10 @@ use crate::text::{Id, Name};
 pub struct Model {
     /// The code that runs it.
     pub backend: Backend,
+    /// What it is asked for: `generate` replies, `embed` texts as vectors, or `rerank` documents by how near they are to a query.
+    /// Default `generate`. The others are for `llama`, `candle` and `onnx`; `rerank` is for `llama` only.
+    #[serde(default)]
+    pub task: Task,
     /// The weights: `builtin:demo`, `installed:NAME`, a GGUF file for `llama`, or a folder for `candle` and `onnx`. Refused for
     /// `scripted` and `provider`.
     #[serde(default)]
@@ -35,7 +39,7 @@ pub struct Model {
     #[serde(default)]
     #[schemars(range(min = 128, max = 1_048_576))]
     pub context_tokens: Option<u32>,
-    /// Sequences decoded at once, 1 to 256. Default 16.
+    /// Sequences decoded at once, 1 to 256; texts, where it does not generate. Default 16.
     #[serde(default = "default_sequences")]
     #[schemars(range(min = 1, max = 256))]
     pub sequences: u16,
@@ -43,11 +47,13 @@ pub struct Model {
     #[serde(default)]
     #[schemars(range(min = 1, max = 512))]
     pub threads: Option<u16>,
-    /// Tokens of one decode step, prefill included, 16 to 8192. Default 512.
+    /// Tokens of one decode step, prefill included, 16 to 8192; of a model of `llama` that does not generate, what its longest text
+    /// may have. Default 512.
     #[serde(default = "default_step_tokens")]
     #[schemars(range(min = 16, max = 8_192))]
     pub step_tokens: u32,
-    /// Requests that may wait for a sequence, 1 to 65536; one more is refused at once (503). Default 256.
+    /// Requests that may wait for a sequence, 1 to 65536; one more is refused at once (503). Where it does not generate, those that are
+    /// computed count as well. Default 256.
     #[serde(default = "default_queue")]
     #[schemars(range(min = 1, max = 65_536))]
     pub queue: u32,
@@ -109,6 +115,29 @@ impl fmt::Display for Backend {
             Self::Onnx => "onnx",
             Self::Provider => "provider",
             Self::Scripted => "scripted",
+        })
+    }
+}
+
+/// What a model is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Replies to chats and prompts.
+    #[default]
+    Generate,
+    /// Texts as vectors.
+    Embed,
+    /// Documents by how near they are to a query.
+    Rerank,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Generate => "generate",
+            Self::Embed => "embed",
+            Self::Rerank => "rerank",
         })
     }
 }

@@ -3,6 +3,7 @@
 mod adapters;
 
 mod remote;
+mod task;
 
 use std::collections::BTreeSet;
 use std::fs;

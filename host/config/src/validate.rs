@@ -2,6 +2,7 @@
 
 mod adapter;
 mod remote;
+mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ pub(crate) fn validate(config: &Config, broken: &BTreeSet<Kind>, problems: &mut 
     telemetry(config, problems);
     for model in config.models.values() {
         self::model(model, problems);
+        task::task(model, problems);
         remote::provider(config, model, with_egress, problems);
     }
     if !broken.contains(&Kind::Plugin) {
@@ -55,6 +57,7 @@ pub(crate) fn validate(config: &Config, broken: &BTreeSet<Kind>, problems: &mut 
         remote::fallbacks(config, problems);
         for model in config.models.values() {
             adapter::base(config, model, problems);
+            task::others(config, model, problems);
         }
         ties(config, problems);
     }

@@ -5,7 +5,8 @@ use crate::model::{Backend, Model};
 use crate::problem::{Problem, suggest};
 
 /// What the base decides for its adapters as well.
-const OF_THE_BASE: [&str; 11] = [
+const OF_THE_BASE: [&str; 12] = [
+    "task",
     "context_tokens",
     "sequences",
     "threads",
