@@ -53,6 +53,20 @@ pub struct Tensor {
     pub bytes: u64,
 }
 
+/// Architectures that llama.cpp keeps no cache for and samples nothing from: their models embed texts or rank them.
+const ENCODERS: [&str; 10] = [
+    "bert",
+    "modern-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "neo-bert",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "eurobert",
+    "gemma-embedding",
+    "t5encoder",
+];
+
 impl Gguf {
     /// The value of a key, if it is a text.
     #[must_use]
@@ -103,6 +117,18 @@ impl Gguf {
     #[must_use]
     pub fn of_architecture(&self, suffix: &str) -> Option<u64> {
         self.u64(&format!("{}.{suffix}", self.architecture()?))
+    }
+
+    /// Whether it is an encoder, which says nothing.
+    #[must_use]
+    pub fn is_encoder(&self) -> bool {
+        self.architecture().is_some_and(|architecture| ENCODERS.contains(&architecture))
+    }
+
+    /// Whether it was made to embed texts or to rank them: it is an encoder, or says how its rows become a vector.
+    #[must_use]
+    pub fn is_embedder(&self) -> bool {
+        self.is_encoder() || self.of_architecture("pooling_type").is_some_and(|pooling| pooling != 0)
     }
 
     /// The tensor with this name.

@@ -11,6 +11,7 @@ mod memory;
 mod metrics;
 mod probe;
 mod remote;
+mod runner;
 mod running;
 mod select;
 mod served;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use tollgate_config::{Model as Spec, Object, Sampling};
 use tollgate_domain::Parameters;
-use tollgate_inference::Settings;
+use tollgate_inference::{EmbeddingSettings, Settings, StartError};
 
 pub use self::metrics::{Ended, ModelMetrics};
 use artifact::Artifact;
@@ -31,13 +32,16 @@ pub use lifecycle::{Pool, PoolStatus};
 pub use memory::default_budget;
 pub use probe::{ProbeReport, ProbeRequest, probe};
 pub use remote::Remote;
+use runner::Runner;
 pub use running::Running;
 pub use select::LoadError;
+use select::Loaded;
 pub use served::{Models, Served};
 pub use slot::{Lease, LeaseError, Slot, SlotStatus};
+pub use tollgate_config::Task;
 pub use tollgate_inference::{
-    ChatCodec, EncodeError, Engine, Event, Finish, Gauges, GenerateError, Generation, Job, Prompt, SchemaError, SubmitError,
-    Ticket, Timing,
+    ChatCodec, EmbedError, EmbedJob, EmbedWork, Embedded, Embedding, EmbeddingEngine, EncodeError, Engine, Event, Finish, Gauges,
+    GenerateError, Generation, Job, Prompt, SchemaError, SubmitError, Ticket, Timing,
 };
 pub use tollgate_providers::{BreakerState, ProviderError, RemoteEvent, RemoteReply};
 
@@ -56,7 +60,7 @@ pub struct Model {
     loaded_s: u64,
     load_time: Duration,
     grown: u64,
-    engine: Engine,
+    runner: Runner,
     metrics: Arc<ModelMetrics>,
 }
 
@@ -74,18 +78,8 @@ impl Model {
     ) -> Result<Self, LoadError> {
         let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         let (began, before) = (Instant::now(), memory::resident().unwrap_or(0));
-        let (backend, digest) = select::load(spec, artifact, library)?;
-        let settings = Settings {
-            queue: spec.queue as usize,
-            step_rows: step_rows(spec),
-            prefix_cache: spec.prefix_cache,
-            deterministic: spec.deterministic,
-            deadline: Duration::from_secs(u64::from(spec.deadline_s)),
-            server_secret,
-            defaults: defaults(&spec.defaults),
-            ..Settings::default()
-        };
-        let engine = Engine::start(spec.id.as_str(), backend, settings).map_err(|error| LoadError::Start(error.to_string()))?;
+        let (loaded, digest) = select::load(spec, artifact, library)?;
+        let runner = start(spec, loaded, server_secret).map_err(|error| LoadError::Start(error.to_string()))?;
         Ok(Model {
             id: spec.id.as_str().to_owned(),
             aliases: spec.aliases.iter().map(|alias| alias.as_str().to_owned()).collect(),
@@ -94,7 +88,7 @@ impl Model {
             load_time: began.elapsed(),
             grown: memory::resident().unwrap_or(0).saturating_sub(before),
             metrics,
-            engine,
+            runner,
         })
     }
 
@@ -142,13 +136,13 @@ impl Model {
     /// Bytes that it takes: what its backend says, or what was seen if that is more.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.engine.memory().total().max(self.grown)
+        self.runner.memory().total().max(self.grown)
     }
 
     /// Whether it takes requests; a model whose thread has died has to be loaded again.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.engine.is_alive()
+        self.runner.is_alive()
     }
 
     /// Where its replies are counted.
@@ -157,10 +151,52 @@ impl Model {
         &self.metrics
     }
 
-    /// What decodes.
+    /// What decodes, of a model that generates.
     #[must_use]
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engine(&self) -> Option<&Engine> {
+        match &self.runner {
+            Runner::Generates(engine) => Some(engine),
+            Runner::Embeds(_) => None,
+        }
+    }
+
+    /// What computes, of a model that embeds or ranks.
+    #[must_use]
+    pub fn embedding(&self) -> Option<&EmbeddingEngine> {
+        match &self.runner {
+            Runner::Embeds(engine) => Some(engine),
+            Runner::Generates(_) => None,
+        }
+    }
+
+    /// Its thread, of either kind.
+    pub(crate) fn runner(&self) -> &Runner {
+        &self.runner
+    }
+}
+
+/// Gives what was loaded to a thread. `server_secret` salts each tenant's cache.
+fn start(spec: &Object<Spec>, loaded: Loaded, server_secret: [u8; 32]) -> Result<Runner, StartError> {
+    let (name, queue) = (spec.id.as_str(), spec.queue as usize);
+    let deadline = Duration::from_secs(u64::from(spec.deadline_s));
+    match loaded {
+        Loaded::Backend(backend) => {
+            let settings = Settings {
+                queue,
+                step_rows: step_rows(spec),
+                prefix_cache: spec.prefix_cache,
+                deterministic: spec.deterministic,
+                deadline,
+                server_secret,
+                defaults: defaults(&spec.defaults),
+                ..Settings::default()
+            };
+            Engine::start(name, backend, settings).map(Runner::Generates)
+        }
+        Loaded::Embedder(embedder) => {
+            let settings = EmbeddingSettings { queue, batch_tokens: step_rows(spec), deadline };
+            EmbeddingEngine::start(name, embedder, settings).map(Runner::Embeds)
+        }
     }
 }
 

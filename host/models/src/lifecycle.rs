@@ -355,7 +355,7 @@ impl Pool {
             let Ok((model, pool)) = take.recv() else { return };
             if let Some(model) = model {
                 // A step may still run whose client has left.
-                model.engine().shutdown(Instant::now());
+                model.runner().shutdown(Instant::now());
                 tracing::info!(model = model.id(), "model unloaded");
             }
             pool.with(|machine, now| machine.unloaded(key, now));

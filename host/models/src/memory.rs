@@ -1,6 +1,7 @@
 //! What a model will take before it is loaded, and what there is.
 
-use tollgate_config::{Backend as Kind, Model as Spec};
+use tollgate_backend_candle::CandleEmbedder;
+use tollgate_config::{Backend as Kind, Model as Spec, Task};
 use tollgate_formats::gguf::Gguf;
 
 use crate::artifact::Header;
@@ -63,10 +64,17 @@ pub(crate) fn shown(bytes: u64) -> String {
 pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>) -> Result<u64, LoadError> {
     match (spec.backend, artifact.map(|artifact| &artifact.header)) {
         (Kind::Scripted, _) => Ok(u64::from(spec.scripted.as_ref().map_or(0, |script| script.memory_mib)) << 20),
-        (Kind::Llama, Some(Header::Gguf(gguf))) => Ok(llama(spec, gguf).saturating_add(BASE)),
+        (Kind::Llama, Some(Header::Gguf(gguf))) => {
+            let bytes = if spec.task == Task::Generate { llama(spec, gguf) } else { llama_embedder(spec, gguf) };
+            Ok(bytes.saturating_add(BASE))
+        }
         (Kind::Candle, Some(Header::Safetensors(elements))) => {
             let folder = artifact.map(|artifact| artifact.path.clone()).unwrap_or_default();
-            let memory = tollgate_backend_candle::predict(&select::candle(spec, folder), elements.saturating_mul(4))?;
+            let (settings, weights) = (select::candle(spec, folder), elements.saturating_mul(4));
+            let memory = match spec.task {
+                Task::Generate => tollgate_backend_candle::predict(&settings, weights)?,
+                Task::Embed | Task::Rerank => CandleEmbedder::predict(&settings, weights)?,
+            };
             Ok(memory.total().saturating_add(BASE))
         }
         (Kind::Onnx, Some(Header::Onnx { bytes, .. })) => Ok(bytes.saturating_mul(ONNX_COPIES).saturating_add(ONNX_RUNTIME)),
@@ -82,23 +90,46 @@ fn llama(spec: &Spec, gguf: &Gguf) -> u64 {
     let sequences = u64::from(spec.sequences);
     let tokens = spec.context_tokens.map_or(trained.min(DEFAULT_CONTEXT), u64::from);
     let cells = tokens.div_ceil(CELLS).saturating_mul(CELLS);
+    let mask = cells.saturating_mul(4);
+    let step = rows.saturating_mul(live(gguf).saturating_add(mask));
+    let logits = sequences.saturating_mul(words(gguf)).saturating_mul(4).saturating_mul(2);
+    let cache = cell(gguf).saturating_mul(cells);
+    gguf.tensor_bytes().saturating_add(cache).saturating_add(step).saturating_add(logits)
+}
 
-    let width = number("embedding_length");
+/// Weights and buffers of llama.cpp where it embeds: a batch is computed at once, and every token of it has its row of the vocabulary,
+/// used or not. An encoder keeps no cache; for a decoder it holds one batch, and its logits are computed too.
+fn llama_embedder(spec: &Spec, gguf: &Gguf) -> u64 {
+    let rows = u64::from(step_rows(spec));
+    let cells = rows.div_ceil(CELLS).saturating_mul(CELLS);
+    let of_words = words(gguf).saturating_mul(4);
+    let (cache, logits) = if gguf.is_encoder() { (0, 0) } else { (cell(gguf).saturating_mul(cells), of_words) };
+    let mask = cells.saturating_mul(4).saturating_mul(2);
+    let of_row = live(gguf).saturating_add(mask).saturating_add(of_words).saturating_add(logits);
+    gguf.tensor_bytes().saturating_add(cache).saturating_add(rows.saturating_mul(of_row))
+}
+
+/// Bytes of a cell of the key-value cache, at f16.
+fn cell(gguf: &Gguf) -> u64 {
+    let number = |name: &str| gguf.of_architecture(name).unwrap_or(0);
     let heads = number("attention.head_count").max(1);
-    let of_head = |name: &str| gguf.of_architecture(name).unwrap_or(width / heads);
+    let of_head = |name: &str| gguf.of_architecture(name).unwrap_or(number("embedding_length") / heads);
     let kv_heads = gguf.of_architecture("attention.head_count_kv").unwrap_or(heads);
     let of_token = kv_heads.saturating_mul(of_head("attention.key_length").saturating_add(of_head("attention.value_length")));
-    // f16 values.
-    let cache = number("block_count").saturating_mul(of_token).saturating_mul(2).saturating_mul(cells);
+    number("block_count").saturating_mul(of_token).saturating_mul(2)
+}
 
-    // The widest tensors of a step that are alive at once, in f32; and what is sampled from.
-    let vocabulary = gguf.array("tokenizer.ggml.tokens").map_or(0, |tokens| tokens.len);
+/// Bytes of a row of the widest tensors of a step that are alive at once, in f32.
+fn live(gguf: &Gguf) -> u64 {
+    let number = |name: &str| gguf.of_architecture(name).unwrap_or(0);
+    let width = number("embedding_length");
     let inner = number("feed_forward_length").max(width);
-    let live = width.saturating_mul(4).saturating_add(inner.saturating_mul(2)).saturating_mul(4);
-    let mask = cells.saturating_mul(4);
-    let step = rows.saturating_mul(live.saturating_add(mask));
-    let logits = sequences.saturating_mul(vocabulary).saturating_mul(4).saturating_mul(2);
-    gguf.tensor_bytes().saturating_add(cache).saturating_add(step).saturating_add(logits)
+    width.saturating_mul(4).saturating_add(inner.saturating_mul(2)).saturating_mul(4)
+}
+
+/// Words of the vocabulary.
+fn words(gguf: &Gguf) -> u64 {
+    gguf.array("tokenizer.ggml.tokens").map_or(0, |tokens| tokens.len)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Tries a model file out before it becomes current: loads it, has it answer once, and looks at what it computes. Meant for a
+//! Tries a model file out before it becomes current: loads it, has it answer once or embed a text, and looks at what it computes. Meant for a
 //! child process: a file that a native library ends the process over then ends the child. What no model needs is not done here:
 //! no pool, no budget, no metrics.
 
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tollgate_backend::{Backend, BackendError};
-use tollgate_backend_candle::Candle;
-use tollgate_backend_llama::Llama;
+use tollgate_backend::{Backend, BackendError, Embedder};
+use tollgate_backend_candle::{Candle, CandleEmbedder};
+use tollgate_backend_llama::{Llama, LlamaEmbedder};
 use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Role};
 use tollgate_formats::FormatError;
 use tollgate_formats::gguf::{self, Gguf};
 use tollgate_inference::{Engine, Event, Generation, Job, Settings};
 
-use crate::memory;
+use crate::{memory, select};
 
 /// Asked where nothing else is to be asked.
 const PROMPT: &str = "Hello";
@@ -48,9 +48,9 @@ pub struct ProbeRequest {
 pub struct ProbeReport {
     /// What its file calls its family, where it was looked at.
     pub architecture: Option<String>,
-    /// How many tokens were decoded, those of the prompt included; 0 for what was checked by its header only.
+    /// How many tokens were decoded, those of the prompt included, or embedded; 0 for what was checked by its header only.
     pub tokens: u32,
-    /// What it said.
+    /// What it said; nothing, if it embeds.
     pub reply: String,
     /// How long loading took, in milliseconds.
     pub load_ms: u64,
@@ -71,12 +71,12 @@ impl ProbeReport {
 /// It is damaged, cannot be loaded, computes what is not a number, or does not say what is expected. The text is for an operator.
 pub fn probe(request: &ProbeRequest) -> Result<ProbeReport, String> {
     let report = match request.format.as_str() {
-        "gguf" => decode(request),
+        "gguf" => try_gguf(request),
         "lora-gguf" => {
             let header = read(&request.path, gguf::check_adapter)?;
             Ok(ProbeReport::of_header(header.architecture()))
         }
-        "safetensors" => decode_folder(request),
+        "safetensors" => try_folder(request),
         // Their headers were checked when they were installed, and nothing here runs them.
         "onnx" | "lora-peft" => Ok(ProbeReport::of_header(None)),
         other => Err(format!("a model of the format `{other}` cannot be tried")),
@@ -97,7 +97,7 @@ fn read(path: &Path, check: fn(&Gguf) -> Result<(), FormatError>) -> Result<Gguf
 }
 
 /// Safetensors, where candle computes their type: others were checked by their headers when they were installed.
-fn decode_folder(request: &ProbeRequest) -> Result<ProbeReport, String> {
+fn try_folder(request: &ProbeRequest) -> Result<ProbeReport, String> {
     let settings = tollgate_backend_candle::Settings {
         folder: request.path.clone(),
         context_tokens: Some(CONTEXT_TOKENS),
@@ -105,13 +105,16 @@ fn decode_folder(request: &ProbeRequest) -> Result<ProbeReport, String> {
         step_rows: STEP_ROWS,
         threads: None,
     };
+    if CandleEmbedder::is_known(&settings.folder).map_err(|error| error.to_string())? {
+        return embed_with(request, None, || Ok(Box::new(CandleEmbedder::load(&settings)?)));
+    }
     if !tollgate_backend_candle::is_known(&settings.folder).map_err(|error| error.to_string())? {
         return Ok(ProbeReport::of_header(None));
     }
     decode_with(request, None, || Ok(Box::new(Candle::load(&settings)?)))
 }
 
-fn decode(request: &ProbeRequest) -> Result<ProbeReport, String> {
+fn try_gguf(request: &ProbeRequest) -> Result<ProbeReport, String> {
     let header = read(&request.path, gguf::check_model)?;
     let settings = tollgate_backend_llama::Settings {
         path: request.path.clone(),
@@ -122,7 +125,29 @@ fn decode(request: &ProbeRequest) -> Result<ProbeReport, String> {
         threads: None,
         apart: false,
     };
+    if header.is_embedder() {
+        return embed_with(request, header.architecture(), || Ok(Box::new(LlamaEmbedder::load(&settings)?)));
+    }
     decode_with(request, header.architecture(), || Ok(Box::new(Llama::load(&settings)?)))
+}
+
+/// Has a model embed a text, or rank it: it has no reply that could be known.
+fn embed_with(
+    request: &ProbeRequest,
+    architecture: Option<&str>,
+    load: impl FnOnce() -> Result<Box<dyn Embedder>, BackendError>,
+) -> Result<ProbeReport, String> {
+    if request.expected.is_some() {
+        return Err("its manifest has a known answer, and a model that embeds texts or ranks them says nothing".to_owned());
+    }
+    let (began, before) = (Instant::now(), memory::resident().unwrap_or(0));
+    let mut embedder = load().map_err(|error| error.to_string())?;
+    let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let tokens = select::warm_up_embedder(embedder.as_mut()).map_err(|error| error.to_string())?;
+    let grown = memory::resident().unwrap_or(0).saturating_sub(before);
+    let memory_bytes = embedder.memory().total().max(grown);
+    let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+    Ok(ProbeReport { architecture: architecture.map(str::to_owned), tokens, reply: String::new(), load_ms, memory_bytes })
 }
 
 fn decode_with(

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tollgate_inference::{Engine, WeakEngine};
+use crate::runner::{Runner, WeakRunner};
 
 /// Every engine that was started and has not ended. Clones are the same list.
 #[derive(Debug, Clone, Default)]
@@ -11,14 +11,14 @@ pub struct Running(Arc<Mutex<List>>);
 
 #[derive(Debug, Default)]
 struct List {
-    engines: Vec<WeakEngine>,
+    engines: Vec<WeakRunner>,
     /// Nobody is let in any more.
     is_stopped: bool,
 }
 
 impl Running {
     /// Takes an engine in. One that comes after the end is stopped at once.
-    pub(crate) fn add(&self, engine: &Engine) {
+    pub(crate) fn add(&self, engine: &Runner) {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if list.is_stopped {
             drop(list);
@@ -38,7 +38,7 @@ impl Running {
             std::mem::take(&mut list.engines)
         };
         std::thread::scope(|scope| {
-            for engine in engines.iter().filter_map(WeakEngine::upgrade) {
+            for engine in engines.iter().filter_map(WeakRunner::upgrade) {
                 scope.spawn(move || engine.shutdown(deadline));
             }
         });

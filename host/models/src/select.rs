@@ -1,15 +1,18 @@
 //! Which backend loads what. Every `cfg(feature)` about backends would be here.
 
+mod embedder;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tollgate_backend::{Backend, BackendError, Row, SequenceId};
+use tollgate_backend::{Backend, BackendError, Embedder, Row, SequenceId};
 use tollgate_backend_candle::Candle;
 use tollgate_backend_llama::Llama;
 use tollgate_backend_onnx::{Onnx, find_library};
 use tollgate_backend_scripted::Scripted;
-use tollgate_config::{Backend as Kind, Model as Spec};
+use tollgate_config::{Backend as Kind, Model as Spec, Task};
 
+pub(crate) use self::embedder::warm_up as warm_up_embedder;
 use crate::artifact::{Artifact, Header, Opened, Wanted};
 use crate::{ArtifactError, Library, step_rows};
 
@@ -33,6 +36,14 @@ pub enum LoadError {
     Start(String),
 }
 
+/// What was loaded.
+pub(crate) enum Loaded {
+    /// It generates.
+    Backend(Box<dyn Backend>),
+    /// It embeds, or ranks.
+    Embedder(Box<dyn Embedder>),
+}
+
 /// The model's artifact, where its backend has one.
 pub(crate) fn find(spec: &Spec, library: &Library) -> Result<Option<Artifact>, LoadError> {
     let wanted = match spec.backend {
@@ -44,13 +55,32 @@ pub(crate) fn find(spec: &Spec, library: &Library) -> Result<Option<Artifact>, L
         Kind::Onnx => Wanted::Onnx,
     };
     let source = spec.artifact.as_ref().ok_or(LoadError::NoArtifact)?;
-    Ok(Some(library.find(source, wanted)?))
+    let artifact = library.find(source, wanted)?;
+    // llama.cpp computes an encoder's rows as well, and there are no words in them.
+    if let Header::Gguf(gguf) = &artifact.header
+        && spec.task == Task::Generate
+        && gguf.is_encoder()
+    {
+        let architecture = gguf.architecture().unwrap_or_default();
+        let why = format!(
+            "{}: a model of the architecture {architecture} generates nothing: set `task = \"embed\"`, or `\"rerank\"` if it is a \
+             reranker",
+            artifact.path.display()
+        );
+        return Err(LoadError::Start(why));
+    }
+    Ok(Some(artifact))
 }
 
 /// Loads the model's backend; returns its artifact's digest with it.
-pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) -> Result<(Box<dyn Backend>, String), LoadError> {
-    let Some(artifact) = artifact else { return Ok((Box::new(scripted(spec)), "scripted".to_owned())) };
+pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) -> Result<(Loaded, String), LoadError> {
+    let Some(artifact) = artifact else {
+        return Ok((Loaded::Backend(Box::new(scripted(spec))), "scripted".to_owned()));
+    };
     let opened = library.open(artifact)?;
+    if spec.task != Task::Generate {
+        return Ok((Loaded::Embedder(embedder::load(spec, artifact, library, &opened)?), opened.digest));
+    }
     let mut backend: Box<dyn Backend> = match spec.backend {
         Kind::Llama => Box::new(Llama::load(&llama(spec, artifact, &opened))?),
         Kind::Candle => Box::new(Candle::load(&candle(spec, artifact.path.clone()))?),
@@ -59,7 +89,7 @@ pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) 
         Kind::Provider => return Err(LoadError::NotHere),
     };
     warm_up(backend.as_mut())?;
-    Ok((backend, opened.digest))
+    Ok((Loaded::Backend(backend), opened.digest))
 }
 
 /// Decodes a token, so that the first request does not wait for what is made with the first step (C10), and a model that cannot decode

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tollgate_config::Task;
 use tollgate_providers::BreakerState;
 
 use crate::{ModelMetrics, Remote, Slot};
@@ -27,6 +28,15 @@ impl Served {
         match self {
             Served::Local(slot) => slot.id(),
             Served::Remote(remote) => remote.id(),
+        }
+    }
+
+    /// What it is asked for. Providers generate.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        match self {
+            Served::Local(slot) => slot.task(),
+            Served::Remote(_) => Task::Generate,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tollgate_config::{Model as Spec, Object};
+use tollgate_config::{Model as Spec, Object, Task};
 use tollgate_domain::Parameters;
 use tollgate_inference::Adapter as Handle;
 
@@ -22,6 +22,7 @@ pub struct Slot {
     pool: Pool,
     key: Key,
     id: String,
+    task: Task,
     aliases: Vec<String>,
     fallback: Vec<String>,
     created_s: u64,
@@ -142,6 +143,7 @@ impl Slot {
             pool: pool.clone(),
             key,
             id: spec.id.as_str().to_owned(),
+            task: spec.task,
             aliases: adapter::aliases(spec),
             fallback: spec.fallback.iter().map(|name| name.as_str().to_owned()).collect(),
             created_s: now_s,
@@ -159,6 +161,12 @@ impl Slot {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// What it is asked for.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        self.task
     }
 
     /// Its other names.

@@ -12,7 +12,7 @@ use crate::chain::Screened;
 use crate::record::{End, Record};
 use crate::reply::{Heard, Source, Start, Whole, retired_refusal};
 use crate::tokens::OfTokens;
-use crate::turn::{Answering, Failure, Place, Turn, provider_failure, submit_failure, too_long};
+use crate::turn::{Answering, Failure, Place, Turn, generates_nothing, provider_failure, submit_failure, too_long};
 use crate::{Reply, Route, Session, authorize, tokens, trace};
 
 /// Bytes and messages of a prompt that is encoded where it is.
@@ -270,13 +270,14 @@ async fn generate(
     let Asked { request, memory, is_whole } = asked;
     let (request, memory, is_whole) = (Arc::clone(request), Arc::clone(memory), *is_whole);
     let parameters = model.parameters(request.parameters.clone());
-    let lease = model.clone();
+    let engine = model.engine().cloned().ok_or_else(|| generates_nothing(model.id()))?;
+    let (lease, encoder) = (model.clone(), engine.clone());
     let busy = || Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1);
     let permit = Arc::clone(encoders).try_acquire_owned().map_err(|_| busy().detail("too many prompts are being encoded"))?;
     let is_short = is_short(&request);
     let encode = move || {
-        let _held = (permit, memory);
-        (lease.engine().codec().encode(&request, None), ticket)
+        let _held = (permit, memory, lease);
+        (encoder.codec().encode(&request, None), ticket)
     };
     // Long texts and schemas take milliseconds, which the async workers do not have (P-L8); for a short one the way to another
     // thread and back takes longer than the work.
@@ -288,7 +289,7 @@ async fn generate(
     let prompt = prompt.map_err(|error| encode_refusal(&error))?;
     let tokens = u32::try_from(prompt.tokens()).unwrap_or(u32::MAX);
     let job = Job { prompt, parameters, adapter: model.adapter(), ticket, weight: WEIGHT, deadline, is_whole };
-    let decoding = model.engine().submit(job).map_err(|error| submit_failure(&error))?;
+    let decoding = engine.submit(job).map_err(|error| submit_failure(&error))?;
     Ok((decoding, tokens))
 }
 

@@ -177,7 +177,8 @@ impl Turn {
                     // It would wait for a model that nobody new can ask for.
                     () = self.retired() => return Err(Failure::new(retired_refusal(), None)),
                 };
-                let ticket = lease.engine().reserve(&self.tenant).map_err(|error| submit_failure(&error))?;
+                let engine = lease.engine().ok_or_else(|| Failure::new(generates_nothing(lease.id()), Some("unfit")))?;
+                let ticket = engine.reserve(&self.tenant).map_err(|error| submit_failure(&error))?;
                 Ok(Place::Local(lease, ticket))
             }
             Served::Remote(remote) => {
@@ -194,6 +195,11 @@ impl Turn {
     pub(crate) async fn retired(&self) {
         self.generation.retired.cancelled().await;
     }
+}
+
+/// The model embeds texts or ranks them.
+pub(crate) fn generates_nothing(model: &str) -> Refusal {
+    Refusal::invalid("wrong_task", format!("The model `{model}` generates no text.")).field("model")
 }
 
 /// There is no lease of a model.

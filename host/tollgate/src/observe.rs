@@ -60,21 +60,9 @@ fn add_slot(scrape: &mut Scrape, slot: &Slot) {
 }
 
 fn add_model(scrape: &mut Scrape, model: &Model) {
-    let (id, engine) = (model.id(), model.engine());
-    let gauges: &Gauges = engine.gauges();
+    let id = model.id();
     for (name, count) in [
         ("tollgate_model_alive", u64::from(model.is_alive())),
-        ("tollgate_model_requests_waiting", many(gauges.waiting())),
-        ("tollgate_model_requests_running", many(gauges.running())),
-        ("tollgate_model_requests_parked", many(gauges.parked())),
-        ("tollgate_model_sequences", u64::from(engine.capabilities().max_sequences)),
-        ("tollgate_model_preemptions_total", gauges.preemptions()),
-        ("tollgate_model_cache_cells_used", gauges.cells()),
-        ("tollgate_model_cache_cells", u64::from(engine.capabilities().context_tokens)),
-        ("tollgate_model_steps_total", gauges.steps()),
-        ("tollgate_model_decoded_tokens_total", gauges.decoded_tokens()),
-        ("tollgate_model_prefilled_tokens_total", gauges.prefilled_tokens()),
-        ("tollgate_model_cached_tokens_total", gauges.cached_tokens()),
         ("tollgate_model_memory_bytes", model.memory_bytes()),
         ("tollgate_model_grown_bytes", model.grown()),
     ] {
@@ -82,6 +70,35 @@ fn add_model(scrape: &mut Scrape, model: &Model) {
     }
     scrape.value("tollgate_model_load_duration_seconds", &[id], model.load_time().as_secs_f64());
     scrape.count("tollgate_model_info", &[id, model.digest()], 1);
+    if let Some(engine) = model.engine() {
+        add_gauges(scrape, id, engine.gauges());
+        for (name, count) in [
+            ("tollgate_model_requests_waiting", many(engine.gauges().waiting())),
+            ("tollgate_model_requests_parked", many(engine.gauges().parked())),
+            ("tollgate_model_sequences", u64::from(engine.capabilities().max_sequences)),
+            ("tollgate_model_preemptions_total", engine.gauges().preemptions()),
+            ("tollgate_model_cache_cells_used", engine.gauges().cells()),
+            ("tollgate_model_cache_cells", u64::from(engine.capabilities().context_tokens)),
+            ("tollgate_model_decoded_tokens_total", engine.gauges().decoded_tokens()),
+            ("tollgate_model_cached_tokens_total", engine.gauges().cached_tokens()),
+        ] {
+            scrape.count(name, &[id], count);
+        }
+    }
+    if let Some(engine) = model.embedding() {
+        let gauges = engine.gauges();
+        add_gauges(scrape, id, gauges);
+        // Who is computed holds its place until it is done.
+        let waiting = gauges.waiting().saturating_sub(gauges.running());
+        scrape.count("tollgate_model_requests_waiting", &[id], many(waiting));
+    }
+}
+
+/// What models of every task do: steps and their rows, and the tokens that went in.
+fn add_gauges(scrape: &mut Scrape, id: &str, gauges: &Gauges) {
+    scrape.count("tollgate_model_requests_running", &[id], many(gauges.running()));
+    scrape.count("tollgate_model_steps_total", &[id], gauges.steps());
+    scrape.count("tollgate_model_prefilled_tokens_total", &[id], gauges.prefilled_tokens());
     scrape.histogram("tollgate_model_step_rows", &[id], &gauges.rows_per_step(), gauges.sampled() as f64);
 }
 

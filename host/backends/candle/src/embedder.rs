@@ -1,5 +1,6 @@
 //! Encoders of the BERT family, for embeddings.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -43,6 +44,9 @@ const BERT: Names =
     Names { hidden: "hidden_size", layers: "num_hidden_layers", heads: "num_attention_heads", inner: "intermediate_size" };
 const DISTILBERT: Names = Names { hidden: "dim", layers: "n_layers", heads: "n_heads", inner: "hidden_dim" };
 
+/// Types of models that are computed.
+const FAMILIES: [&str; 5] = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"];
+
 /// The numbers of an encoder.
 struct Shape {
     hidden: usize,
@@ -74,6 +78,27 @@ impl CandleEmbedder {
         let encoder = Encoder::load(folder.config(), &family, weights)?;
         let pool = pool(settings.threads)?;
         Ok(CandleEmbedder { encoder, tokenizer, pooling, pool, dimensions: shape.hidden, max_tokens, memory })
+    }
+
+    /// Whether the model in `folder` is an encoder of a type that is computed here, from weights that are not quantized.
+    ///
+    /// # Errors
+    /// There is no `config.json`, or a file is not what it should be.
+    pub fn is_known(folder: &Path) -> Result<bool, BackendError> {
+        let folder = Folder::open(folder)?;
+        let family = folder.config().text("model_type")?.unwrap_or_default();
+        Ok(FAMILIES.contains(&family) && folder.config().get("quantization_config").is_none())
+    }
+
+    /// Bytes that an encoder will take, from its config and the bytes of its weights at f32.
+    ///
+    /// # Errors
+    /// Its config is not one of an encoder that candle runs here.
+    pub fn predict(settings: &Settings, weights: u64) -> Result<Memory, BackendError> {
+        let folder = Folder::open(&settings.folder)?;
+        let family = folder.config().text("model_type")?.unwrap_or_default();
+        let shape = Shape::read(folder.config(), family)?;
+        Ok(Memory { weights, cache: 0, compute: shape.compute(shape.tokens) })
     }
 
     /// One text at a time: padding would cost what a batch saves, and change the last digits.

@@ -22,8 +22,8 @@ impl Report {
         let Some(slot) = state.models.get_mut(&self.key) else { return };
         let effects = match loaded {
             Ok(model) => {
-                let bytes = model.engine().memory().total();
-                self.pool.0.running.add(model.engine());
+                let bytes = model.runner().memory().total();
+                self.pool.0.running.add(model.runner());
                 tracing::info!(
                     model = model.id(),
                     digest = model.digest(),

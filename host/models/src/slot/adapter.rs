@@ -97,6 +97,7 @@ impl Slot {
             pool: base.pool.clone(),
             key: base.key,
             id: spec.id.as_str().to_owned(),
+            task: base.task,
             aliases: aliases(spec),
             fallback: spec.fallback.iter().map(|name| name.as_str().to_owned()).collect(),
             created_s: now_s,
@@ -222,7 +223,7 @@ impl Adapter {
     }
 
     fn worn(&self, model: &Model) -> Option<Arc<Worn>> {
-        self.state().loaded.clone().filter(|worn| model.engine().has(Some(&worn.handle)))
+        self.state().loaded.clone().filter(|worn| model.engine().is_some_and(|engine| engine.has(Some(&worn.handle))))
     }
 
     fn rests(&self) -> Result<(), LeaseError> {
@@ -245,7 +246,8 @@ impl Adapter {
         }
         let path = opened.path().unwrap_or_else(|| self.artifact.path.clone());
         let began = Instant::now();
-        let handle = model.engine().load_adapter(&path, self.scale, deadline).map_err(|error| match error {
+        let engine = model.engine().ok_or_else(|| self.failed(format!("{name}: its base does not generate")))?;
+        let handle = engine.load_adapter(&path, self.scale, deadline).map_err(|error| match error {
             AdapterError::Late | AdapterError::Stopped => LeaseError::Late,
             AdapterError::Backend(error) => self.failed(format!("{name}: {error}")),
         })?;

@@ -181,3 +181,28 @@ fn an_adapter_is_pairs_that_multiply() {
     let bare = |file| GgufFile { tensors: Vec::new(), ..file };
     assert!(check(&bare).unwrap_err().contains("it has no tensors"));
 }
+
+#[test]
+fn encoders_are_taken_and_told_from_decoders() {
+    let bert = [
+        ("general.architecture", text("bert")),
+        ("bert.block_count", Value::U32(2)),
+        ("bert.embedding_length", Value::U32(32)),
+        ("bert.context_length", Value::U32(64)),
+        ("bert.attention.head_count", Value::U32(4)),
+        ("bert.attention.layer_norm_epsilon", Value::F32(1e-12)),
+        ("bert.attention.causal", Value::Bool(false)),
+        ("bert.pooling_type", Value::U32(1)),
+        ("tokenizer.ggml.model", text("bert")),
+        ("tokenizer.ggml.bos_token_id", Value::U32(0)),
+        ("tokenizer.ggml.seperator_token_id", Value::U32(1)),
+    ];
+    taken(&bert);
+    let read = |file: GgufFile| open(&file.bytes()).unwrap();
+    let encoder = read(bert.into_iter().fold(GgufFile::model(), |file, (key, value)| file.with(key, value)));
+    assert!(encoder.is_encoder() && encoder.is_embedder());
+    let decoder = read(GgufFile::model());
+    assert!(!decoder.is_encoder() && !decoder.is_embedder());
+    let pooled = read(GgufFile::model().with("llama.pooling_type", Value::U32(3)));
+    assert!(!pooled.is_encoder() && pooled.is_embedder());
+}
