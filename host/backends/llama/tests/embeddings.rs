@@ -1,5 +1,8 @@
-//! Vectors of the demo model, which is a decoder: a text's vector is its own, whatever is computed beside it.
+//! Vectors of the demo model, which is a decoder, and of a tiny encoder: a text's vector is its own, whatever is computed beside it.
 #![allow(clippy::indexing_slicing, reason = "a test may fail loudly")]
+
+#[path = "embeddings/bert.rs"]
+mod bert;
 
 use std::path::{Path, PathBuf};
 
@@ -82,4 +85,48 @@ fn a_model_without_a_head_for_it_does_not_rank() {
     let texts = tokens(&embedder);
     assert!(matches!(embedder.rank(&texts[0], &texts), Err(BackendError::Unsupported(_))));
     assert!(embedder.memory().total() > 1 << 20);
+}
+
+/// Texts of the tiny encoder's words.
+fn words() -> Vec<Vec<Token>> {
+    vec![vec![5, 6, 7], vec![8], (5..bert::WORDS).collect(), vec![7, 6, 5], vec![5, 6, 9]]
+}
+
+#[test]
+fn an_encoder_sees_the_whole_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The mean, and the first row: what follows it counts there too.
+    for pooling in [1, 2] {
+        let mut embedder = load(bert::write(folder.path(), pooling), 512, 16).expect("the encoder loads");
+        assert_eq!(embedder.max_tokens(), bert::POSITIONS - 2, "without [CLS] and [SEP]");
+        let texts = words();
+        let together = embedder.embed(&texts).expect("vectors");
+        for (text, vector) in texts.iter().zip(&together) {
+            let alone = embedder.embed(std::slice::from_ref(text)).expect("a vector");
+            assert!(are_near(&alone[0], vector), "pooling {pooling}, {text:?}");
+        }
+        assert!(!are_near(&together[0], &together[4]), "pooling {pooling}: another last word");
+        assert!(!are_near(&together[0], &together[3]), "pooling {pooling}: another order");
+        let longest = vec![5; embedder.max_tokens() as usize];
+        assert_eq!(embedder.embed(&vec![longest; 40]).expect("in several batches").len(), 40);
+        assert!(embedder.embed(&[vec![5; embedder.max_tokens() as usize + 1]]).is_err(), "no position for the last");
+        assert!(embedder.embed(&[vec![bert::WORDS]]).is_err(), "no such word");
+    }
+}
+
+#[test]
+fn a_reranker_scores_each_document_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut embedder = load(bert::write(folder.path(), 4), 64, 16).expect("the reranker loads");
+    assert!(embedder.ranks());
+    assert_eq!(embedder.max_tokens(), bert::POSITIONS - 3, "without [CLS] and two [SEP]");
+    let (query, documents) = (vec![5, 9], words());
+    let together = embedder.rank(&query, &documents).expect("scores");
+    for (document, score) in documents.iter().zip(&together) {
+        let alone = embedder.rank(&query, std::slice::from_ref(document)).expect("a score");
+        assert!((alone[0] - score).abs() <= 1e-3, "{document:?}: {} and {score}", alone[0]);
+    }
+    assert!((together[0] - together[1]).abs() > 1e-6, "documents differ");
+    assert!(matches!(embedder.embed(&documents), Err(BackendError::Unsupported(_))));
+    assert!(embedder.rank(&query, &[vec![5; 28]]).is_err(), "too long with the query");
 }

@@ -20,6 +20,8 @@ const MAPPED_ALIGNMENT: u64 = 32;
 const HEADLESS: [&str; 6] = ["mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"];
 const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 const MAX_POOLING: u64 = 4;
+/// llama.cpp's pooling of a model that ranks.
+const RANKS: u64 = 4;
 
 /// Holds the header of a model to what llama.cpp asserts while it loads, tokenizes and decodes.
 ///
@@ -176,6 +178,20 @@ impl Model<'_> {
         }
         let pooling = self.count("pooling_type")?.unwrap_or(0);
         ensure!(pooling <= MAX_POOLING, "`pooling_type` is {pooling}; it is 0 to {MAX_POOLING}");
+        if pooling == RANKS { self.check_head() } else { Ok(()) }
+    }
+
+    /// llama.cpp reads as many scores as there are labels, whether or not the head has as many.
+    fn check_head(&self) -> Result<(), FormatError> {
+        let labels = match self.get("classifier.output_labels") {
+            Some(Value::Array(array)) => array.len.max(1),
+            _ => 1,
+        };
+        let head = self.gguf.tensor("cls.output.weight").or_else(|| self.gguf.tensor("cls.weight"));
+        let head = head.ok_or_else(|| malformed("it ranks, and the tensor `cls.output.weight` is missing"))?;
+        // A dimension of 1 at the end may be left out.
+        let scores = head.shape.get(1).copied().unwrap_or(1);
+        ensure!(scores == labels, "tensor {} gives {scores} scores for {labels} labels", Quoted(&head.name));
         Ok(())
     }
 }

@@ -206,3 +206,20 @@ fn encoders_are_taken_and_told_from_decoders() {
     let pooled = read(GgufFile::model().with("llama.pooling_type", Value::U32(3)));
     assert!(!pooled.is_encoder() && pooled.is_embedder());
 }
+
+#[test]
+fn a_model_that_ranks_has_a_head_for_it() {
+    let ranking = |file: GgufFile| file.with("llama.pooling_type", Value::U32(4));
+    assert!(model(ranking).unwrap_err().contains("`cls.output.weight` is missing"));
+    let with = |shape: &[u64], labels: &[&str]| {
+        model(|file| {
+            let file = ranking(file).with_tensor("cls.output.weight", shape, TensorType::F32);
+            if labels.is_empty() { file } else { file.with("llama.classifier.output_labels", texts(labels)) }
+        })
+    };
+    with(&[32, 1], &[]).unwrap();
+    with(&[32], &[]).unwrap();
+    with(&[32, 2], &["yes", "no"]).unwrap();
+    assert!(with(&[32, 1], &["yes", "no"]).unwrap_err().contains("1 scores for 2 labels"));
+    assert!(with(&[32, 32], &[]).unwrap_err().contains("32 scores for 1 labels"));
+}
