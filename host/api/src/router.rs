@@ -39,17 +39,21 @@ enum Endpoint {
     Ready,
     Metrics,
     Chat,
+    Embeddings,
+    Rerank,
     Models,
     Model,
 }
 
 const TAIL: &str = "{*id}";
 
-static ROUTES: [RouteInfo; 6] = [
+static ROUTES: [RouteInfo; 8] = [
     RouteInfo { method: "GET", path: "/health", public: true, dialect: None, endpoint: Endpoint::Health },
     RouteInfo { method: "GET", path: "/ready", public: true, dialect: None, endpoint: Endpoint::Ready },
     RouteInfo { method: "GET", path: "/metrics", public: false, dialect: None, endpoint: Endpoint::Metrics },
     private("POST", "/v1/chat/completions", Endpoint::Chat),
+    private("POST", "/v1/embeddings", Endpoint::Embeddings),
+    private("POST", "/v1/rerank", Endpoint::Rerank),
     private("GET", "/v1/models", Endpoint::Models),
     private("GET", "/v1/models/{*id}", Endpoint::Model),
 ];
@@ -132,7 +136,7 @@ fn public(api: &ApiState, endpoint: Endpoint) -> Option<Response> {
     match endpoint {
         Endpoint::Health => Some(health::health(&api.pipeline)),
         Endpoint::Ready => Some(health::ready(&api.pipeline)),
-        Endpoint::Metrics | Endpoint::Chat | Endpoint::Models | Endpoint::Model => None,
+        Endpoint::Metrics | Endpoint::Chat | Endpoint::Embeddings | Endpoint::Rerank | Endpoint::Models | Endpoint::Model => None,
     }
 }
 
@@ -164,6 +168,8 @@ async fn serve(
     match route.endpoint {
         Endpoint::Metrics => observe::metrics(api, session).await,
         Endpoint::Chat => openai::chat(api, session, parts, body, access).await,
+        Endpoint::Embeddings => openai::embeddings(api, session, parts, body, access).await,
+        Endpoint::Rerank => openai::rerank(api, session, parts, body, access).await,
         Endpoint::Models => openai::list_models(&session),
         Endpoint::Model => openai::show_model(&session, tail),
         Endpoint::Health | Endpoint::Ready => Err(Failure::unknown_path()),

@@ -24,7 +24,7 @@ use tollgate_config::{Model as Spec, Object, Sampling};
 use tollgate_domain::Parameters;
 use tollgate_inference::{EmbeddingSettings, Settings, StartError};
 
-pub use self::metrics::{Ended, ModelMetrics};
+pub use self::metrics::{Ended, ModelMetrics, operation};
 use artifact::Artifact;
 pub use artifact::{ArtifactError, Library};
 pub use convert::{ConvertRefusal, ConvertReport, ConvertRequest, Quantization, convert};

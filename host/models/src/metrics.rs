@@ -6,10 +6,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
+use tollgate_config::Task;
 use tollgate_domain::{RefusalKind, Usage};
 
-/// What is asked of a model here.
-const OPERATION: &str = "chat";
 /// Who runs the models.
 const PROVIDER: &str = "tollgate";
 /// The `error_type` of a reply whose client left.
@@ -24,6 +23,16 @@ pub enum Ended {
     Cancelled,
     /// It could not be finished.
     Failed(RefusalKind),
+}
+
+/// What is asked of a model, by OpenTelemetry's names as far as it has one.
+#[must_use]
+pub fn operation(task: Task) -> &'static str {
+    match task {
+        Task::Generate => "chat",
+        Task::Embed => "embeddings",
+        Task::Rerank => "rerank",
+    }
 }
 
 impl Ended {
@@ -50,6 +59,7 @@ impl Ended {
 #[derive(Debug)]
 pub struct ModelMetrics {
     model: String,
+    operation: &'static str,
     /// By [`Ended::index`]; a failure is counted from its first time on.
     durations: [OnceLock<Histogram>; RefusalKind::ALL.len() + 2],
     first_token: Histogram,
@@ -62,11 +72,12 @@ pub struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    pub(crate) fn new(model: &str) -> Self {
+    pub(crate) fn new(model: &str, task: Task) -> Self {
+        let operation = operation(task);
         let tokens = |kind: &'static str| {
             histogram!(
                 "gen_ai_client_token_usage",
-                "gen_ai_operation_name" => OPERATION,
+                "gen_ai_operation_name" => operation,
                 "gen_ai_provider_name" => PROVIDER,
                 "gen_ai_request_model" => model.to_owned(),
                 "gen_ai_token_type" => kind,
@@ -76,13 +87,13 @@ impl ModelMetrics {
             durations: std::array::from_fn(|_| OnceLock::new()),
             first_token: histogram!(
                 "gen_ai_server_time_to_first_token_seconds",
-                "gen_ai_operation_name" => OPERATION,
+                "gen_ai_operation_name" => operation,
                 "gen_ai_provider_name" => PROVIDER,
                 "gen_ai_request_model" => model.to_owned(),
             ),
             per_token: histogram!(
                 "gen_ai_server_time_per_output_token_seconds",
-                "gen_ai_operation_name" => OPERATION,
+                "gen_ai_operation_name" => operation,
                 "gen_ai_provider_name" => PROVIDER,
                 "gen_ai_request_model" => model.to_owned(),
             ),
@@ -91,6 +102,7 @@ impl ModelMetrics {
             queue: histogram!("tollgate_model_queue_duration_seconds", "model" => model.to_owned()),
             fallbacks: Mutex::default(),
             model: model.to_owned(),
+            operation,
         };
         metrics.duration(Ended::Whole);
         metrics
@@ -131,7 +143,7 @@ impl ModelMetrics {
         cell.get_or_init(|| {
             histogram!(
                 "gen_ai_server_request_duration_seconds",
-                "gen_ai_operation_name" => OPERATION,
+                "gen_ai_operation_name" => self.operation,
                 "gen_ai_provider_name" => PROVIDER,
                 "gen_ai_request_model" => self.model.clone(),
                 "error_type" => how.error_type(),

@@ -45,7 +45,7 @@ impl Remote {
             defaults: defaults(&spec.defaults),
             provider: Provider::new(provider, dir)?,
             places: Shares::new(u64::from(spec.queue)),
-            metrics: Arc::new(ModelMetrics::new(spec.id.as_str())),
+            metrics: Arc::new(ModelMetrics::new(spec.id.as_str(), spec.task)),
         }))
     }
 

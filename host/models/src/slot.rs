@@ -106,7 +106,7 @@ impl Slot {
             // It was made above.
             let _ = digest.set(known);
         }
-        let metrics = Arc::new(ModelMetrics::new(spec.id.as_str()));
+        let metrics = Arc::new(ModelMetrics::new(spec.id.as_str(), spec.task));
         let takes = Takes::of(spec, artifact.as_ref());
         let loader = loader(spec, artifact, library, server_secret, (&digest, &metrics), now_s);
         let mut slot = Self::with(spec, pool, (predicted, loader, None), (digest, metrics), now_s);
@@ -122,7 +122,7 @@ impl Slot {
     pub fn absent(spec: &Object<Spec>, pool: &Pool, reason: &str, now_s: u64) -> Arc<Self> {
         let said = reason.to_owned();
         let loader: Loader = Arc::new(move || Err(LoadError::Start(said.clone())));
-        let metrics = Arc::new(ModelMetrics::new(spec.id.as_str()));
+        let metrics = Arc::new(ModelMetrics::new(spec.id.as_str(), spec.task));
         Arc::new(Self::with(spec, pool, (0, loader, Some(reason)), (Arc::default(), metrics), now_s))
     }
 

@@ -1,6 +1,7 @@
 //! May this principal do this? A pure function over data.
 
 use tollgate_domain::{Principal, Refusal, RefusalKind};
+use tollgate_models::Task;
 
 /// What a model or route is asked for with.
 const CHAT: &str = "chat";
@@ -44,6 +45,22 @@ pub(crate) fn may_use<'a>(principal: &Principal, asked: &'a str, names: impl Ite
     if principal.may_use(std::iter::once(asked).chain(names)) { Ok(()) } else { Err(no_such_model(asked)) }
 }
 
+/// Whether a model whose task `is` this one can be `asked` for that one.
+///
+/// # Errors
+/// They are two.
+pub(crate) fn fits(asked: Task, is: Task) -> Result<(), Refusal> {
+    if asked == is {
+        return Ok(());
+    }
+    let message = match is {
+        Task::Generate => "This model generates text: it answers at `/v1/chat/completions`.",
+        Task::Embed => "This model makes embeddings: it answers at `/v1/embeddings`.",
+        Task::Rerank => "This model ranks documents: it answers at `/v1/rerank`.",
+    };
+    Err(Refusal::invalid("wrong_task", message).field("model"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +82,22 @@ mod tests {
     fn listing_needs_a_scope() {
         assert!(may_list(&principal(&["models"], &[])).is_ok() && may_list(&principal(&["chat"], &[])).is_ok());
         assert!(may_list(&principal(&["other"], &["*"])).is_err());
+    }
+
+    #[test]
+    fn a_model_has_one_task_and_says_where() {
+        let tasks = [(Task::Generate, "chat/completions"), (Task::Embed, "embeddings"), (Task::Rerank, "rerank")];
+        for (asked, _) in tasks {
+            for (is, path) in tasks {
+                match fits(asked, is) {
+                    Ok(()) => assert_eq!(asked, is),
+                    Err(refusal) => {
+                        assert_ne!(asked, is);
+                        assert!(refusal.code == "wrong_task" && refusal.message.contains(&format!("/v1/{path}")), "{refusal}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod authorize;
 mod chain;
+mod embed;
 mod generation;
 mod held;
 mod identify;
@@ -24,8 +25,10 @@ use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead, Share, Share
 use tollgate_models::Served;
 use tollgate_plugins::PluginHost;
 
+pub use embed::{EmbedInput, EmbedReply, EmbedRequest};
 pub use generation::{Generation, Listener, Route, RouteTable};
 pub use reply::{Reply, ReplyEvent};
+pub use tollgate_models::Embedded;
 
 use chain::Chain;
 use record::Timings;
@@ -245,6 +248,15 @@ impl Session {
     pub async fn chat(self, request: ChatRequest, dialect: &'static str, is_stream: bool) -> Result<Reply, Denied> {
         let generation = self.generation.number;
         stages::run(self, request, dialect, is_stream).await.map_err(|refusal| Denied { refusal, generation })
+    }
+
+    /// Runs texts through the stages to the model that embeds or ranks them. Dropping the future ends the work on them.
+    ///
+    /// # Errors
+    /// Any stage's refusal.
+    pub async fn embed(self, request: EmbedRequest, dialect: &'static str) -> Result<EmbedReply, Denied> {
+        let generation = self.generation.number;
+        embed::run(self, request, dialect).await.map_err(|refusal| Denied { refusal, generation })
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Record {
     pub(crate) end: Option<End>,
     /// When the model had it; `None` where no model was asked.
     pub(crate) timing: Option<Timing>,
+    /// Whether a model had it that embeds or ranks, which is one step without stages.
+    pub(crate) is_embedded: bool,
     pub(crate) metrics: Arc<ModelMetrics>,
     pub(crate) span: Span,
 }
@@ -115,8 +117,10 @@ impl Record {
             Some(End::Failed(kind, _)) => Ended::Failed(*kind),
         };
         trace::ended(self, how);
+        if self.is_embedded || self.timing.is_some() {
+            self.metrics.ended(how, self.began.elapsed(), self.usage);
+        }
         let Some(timing) = self.timing else { return };
-        self.metrics.ended(how, self.began.elapsed(), self.usage);
         if let Some(waited) = timing.queued() {
             self.metrics.queued(waited);
         }

@@ -16,7 +16,7 @@ use crate::record::{End, Record, Timings};
 use crate::turn::{Answering, Failure, generate_failure, provider_failure};
 
 /// The model ends a reply at its deadline by itself, between two steps; this much later it is taken for stuck.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a dialect hears of a reply: any number of pieces, then exactly one `Done` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tollgate_domain::{Attribute, ChatRequest, Content, Context, Refusal, RefusalKind, Share, Usage};
-use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, Remote, Ticket};
+use tollgate_domain::{Attribute, ChatRequest, Content, Context, Principal, Refusal, RefusalKind, Share, Usage};
+use tollgate_models::{EncodeError, Generation as Decoding, Job, Lease, Remote, Served, Task, Ticket};
 use tracing::Span;
 
 use crate::chain::Screened;
 use crate::record::{End, Record};
 use crate::reply::{Heard, Source, Start, Whole, retired_refusal};
 use crate::tokens::OfTokens;
-use crate::turn::{Answering, Failure, Place, Turn, generates_nothing, provider_failure, submit_failure, too_long};
-use crate::{Reply, Route, Session, authorize, tokens, trace};
+use crate::turn::{Answering, Failure, Place, Turn, provider_failure, submit_failure, too_long};
+use crate::{Generation, Reply, Route, Session, authorize, tokens, trace};
 
 /// Bytes and messages of a prompt that is encoded where it is.
-const SHORT_PROMPT: usize = 1_024;
-const SHORT_MESSAGES: usize = 8;
+pub(crate) const SHORT_PROMPT: usize = 1_024;
+pub(crate) const SHORT_MESSAGES: usize = 8;
 
 /// A tenant's share while no quota says otherwise.
 const WEIGHT: u32 = 100;
@@ -29,14 +29,10 @@ pub(crate) async fn run(
     is_stream: bool,
 ) -> Result<Reply, Refusal> {
     // authorize
-    let asked = asked_model(&session, &request)?;
+    let asked = asked_model(&session, &request.model)?;
     let generation = session.generation.clone();
     let principal = &session.principal;
-    authorize::may_chat(principal)?;
-    let route = generation.routes.find(dialect, &asked, &principal.roles, &principal.tenant).ok_or_else(no_route)?;
-    let target = route.model.as_deref().unwrap_or(&asked);
-    let model = generation.models.find(target).ok_or_else(|| authorize::no_such_model(&asked))?;
-    authorize::may_use(principal, &asked, model.names())?;
+    let (route, model) = choose(&generation, principal, (dialect, asked.as_str()), Task::Generate)?;
     tokens::may_be_told(route, &request)?;
 
     // admit
@@ -179,19 +175,37 @@ async fn answer_of(remote: &Remote, share: Share, turn: &Turn, asked: &Asked) ->
     reply.map(|reply| Source::Remote(Box::new(reply), share)).map_err(|error| provider_failure(&error))
 }
 
-fn asked_model(session: &Session, request: &ChatRequest) -> Result<String, Refusal> {
-    if !request.model.is_empty() {
-        return Ok(request.model.clone());
+/// The name that is asked for: what the request says, else the key's default.
+pub(crate) fn asked_model(session: &Session, named: &str) -> Result<String, Refusal> {
+    if !named.is_empty() {
+        return Ok(named.to_owned());
     }
     let default = session.principal.default_model.clone();
     default.ok_or_else(|| Refusal::invalid("missing_model", "The request names no model.").field("model"))
+}
+
+/// The route of a request in a dialect for the name that is asked for, and the model that is meant, which has to be there for `task`.
+pub(crate) fn choose<'a>(
+    generation: &'a Generation,
+    principal: &Principal,
+    (dialect, asked): (&str, &str),
+    task: Task,
+) -> Result<(&'a Route, &'a Served), Refusal> {
+    authorize::may_chat(principal)?;
+    let route = generation.routes.find(dialect, asked, &principal.roles, &principal.tenant).ok_or_else(no_route)?;
+    let target = route.model.as_deref().unwrap_or(asked);
+    let model = generation.models.find(target).ok_or_else(|| authorize::no_such_model(asked))?;
+    authorize::may_use(principal, asked, model.names())?;
+    authorize::fits(task, model.task())?;
+    Ok((&**route, model))
 }
 
 fn no_route() -> Refusal {
     Refusal::new(RefusalKind::Forbidden, "no_route", "No route of this gateway takes this request.")
 }
 
-fn admit(route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+/// A place among the requests that the route takes at once.
+pub(crate) fn admit(route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
     let Some(concurrency) = &route.concurrency else { return Ok(None) };
     concurrency.clone().try_acquire_owned().map(Some).map_err(|_| {
         let busy = Refusal::new(RefusalKind::RateLimited, "concurrency", "Too many requests at once on this route.");
@@ -199,7 +213,13 @@ fn admit(route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
     })
 }
 
-fn context(session: &Session, route: &Route, model: &str, deadline: Instant, (dialect, is_stream): (&str, bool)) -> Context {
+pub(crate) fn context(
+    session: &Session,
+    route: &Route,
+    model: &str,
+    deadline: Instant,
+    (dialect, is_stream): (&str, bool),
+) -> Context {
     let received_at_ms = session.ids.received_at_ms;
     let deadline = session.timings.elapsed().saturating_add(deadline.saturating_duration_since(Instant::now()));
     let deadline = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
@@ -223,7 +243,7 @@ fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn record(session: &Session, route: &Route, model: &Answering, span: Span) -> Record {
+pub(crate) fn record(session: &Session, route: &Route, model: &Answering, span: Span) -> Record {
     Record {
         request_id: session.ids.request_id.to_string(),
         tenant: session.principal.tenant.clone(),
@@ -236,6 +256,7 @@ fn record(session: &Session, route: &Route, model: &Answering, span: Span) -> Re
         flags: Vec::new(),
         end: None,
         timing: None,
+        is_embedded: false,
         metrics: Arc::clone(model.metrics()),
         span,
     }
@@ -270,14 +291,13 @@ async fn generate(
     let Asked { request, memory, is_whole } = asked;
     let (request, memory, is_whole) = (Arc::clone(request), Arc::clone(memory), *is_whole);
     let parameters = model.parameters(request.parameters.clone());
-    let engine = model.engine().cloned().ok_or_else(|| generates_nothing(model.id()))?;
-    let (lease, encoder) = (model.clone(), engine.clone());
-    let busy = || Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1);
-    let permit = Arc::clone(encoders).try_acquire_owned().map_err(|_| busy().detail("too many prompts are being encoded"))?;
+    let engine = model.engine().cloned().ok_or_else(|| internal("a model that generates nothing was asked to chat"))?;
+    let (lease, codec) = (model.clone(), engine.clone());
+    let permit = encoder(encoders)?;
     let is_short = is_short(&request);
     let encode = move || {
         let _held = (permit, memory, lease);
-        (encoder.codec().encode(&request, None), ticket)
+        (codec.codec().encode(&request, None), ticket)
     };
     // Long texts and schemas take milliseconds, which the async workers do not have (P-L8); for a short one the way to another
     // thread and back takes longer than the work.
@@ -293,6 +313,12 @@ async fn generate(
     Ok((decoding, tokens))
 }
 
+/// A place among those whose texts become tokens.
+pub(crate) fn encoder(encoders: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    let busy = || Refusal::unavailable("overloaded", "The gateway is at its limit. Try again in a moment.", 1);
+    Arc::clone(encoders).try_acquire_owned().map_err(|_| busy().detail("too many prompts are being encoded"))
+}
+
 /// Whether a request is encoded in some tens of microseconds.
 fn is_short(request: &ChatRequest) -> bool {
     let bytes = request.messages.iter().flat_map(|message| &message.parts).map(|part| match &part.content {
@@ -304,7 +330,7 @@ fn is_short(request: &ChatRequest) -> bool {
         && bytes.fold(0_usize, usize::saturating_add) <= SHORT_PROMPT
 }
 
-fn internal(detail: &str) -> Refusal {
+pub(crate) fn internal(detail: &str) -> Refusal {
     Refusal::unavailable("internal", "The gateway could not serve this request.", 1).detail(detail)
 }
 

@@ -52,6 +52,26 @@ pub(crate) fn chat(parent: &Span, request: &ChatRequest, model: &str, is_stream:
     )
 }
 
+/// What `model` is asked to embed or to rank, and what comes of it. `operation` is the word of [`tollgate_models::operation`].
+pub(crate) fn embed(parent: &Span, operation: &'static str, model: &str) -> Span {
+    if parent.is_disabled() {
+        return Span::none();
+    }
+    tracing::info_span!(
+        target: "span",
+        parent: parent,
+        "embed",
+        otel.name = format!("{operation} {model}"),
+        otel.status_code = Empty,
+        "gen_ai.operation.name" = operation,
+        "gen_ai.provider.name" = "tollgate",
+        "gen_ai.request.model" = model,
+        "gen_ai.response.model" = model,
+        "gen_ai.usage.input_tokens" = Empty,
+        "error.type" = Empty,
+    )
+}
+
 /// Writes down how it ended, and the stages that it had in the model.
 pub(crate) fn ended(record: &Record, how: Ended) {
     let span = &record.span;

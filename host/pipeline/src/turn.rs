@@ -29,7 +29,7 @@ impl From<Refusal> for Failure {
 }
 
 impl Failure {
-    fn new(refusal: Refusal, reason: Option<&'static str>) -> Self {
+    pub(crate) fn new(refusal: Refusal, reason: Option<&'static str>) -> Self {
         Failure { refusal: Box::new(refusal), reason }
     }
 }
@@ -108,6 +108,9 @@ impl Turn {
     ) -> Self {
         let is_alone = names_tokens || model.fallback().is_empty();
         let mut left = if is_alone { Vec::new() } else { generation.models.fallbacks(model) };
+        // One with another task has nothing to say to the request.
+        let task = model.task();
+        left.retain(|next| next.task() == task);
         left.reverse();
         Turn {
             generation: Arc::clone(generation),
@@ -177,8 +180,7 @@ impl Turn {
                     // It would wait for a model that nobody new can ask for.
                     () = self.retired() => return Err(Failure::new(retired_refusal(), None)),
                 };
-                let engine = lease.engine().ok_or_else(|| Failure::new(generates_nothing(lease.id()), Some("unfit")))?;
-                let ticket = engine.reserve(&self.tenant).map_err(|error| submit_failure(&error))?;
+                let ticket = ticket(&lease, &self.tenant).map_err(|error| submit_failure(&error))?;
                 Ok(Place::Local(lease, ticket))
             }
             Served::Remote(remote) => {
@@ -197,9 +199,13 @@ impl Turn {
     }
 }
 
-/// The model embeds texts or ranks them.
-pub(crate) fn generates_nothing(model: &str) -> Refusal {
-    Refusal::invalid("wrong_task", format!("The model `{model}` generates no text.")).field("model")
+/// A place in the queue of what is loaded, whichever kind it is.
+fn ticket(lease: &Lease, tenant: &str) -> Result<Ticket, SubmitError> {
+    match (lease.engine(), lease.embedding()) {
+        (Some(engine), _) => engine.reserve(tenant),
+        (None, Some(engine)) => engine.reserve(tenant),
+        (None, None) => Err(SubmitError::Stopped),
+    }
 }
 
 /// There is no lease of a model.

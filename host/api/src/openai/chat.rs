@@ -5,15 +5,15 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use futures_util::{StreamExt, stream};
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use tollgate_pipeline::{Reply, ReplyEvent, RequestIds, Session};
 
-use super::DIALECT;
 use super::request::{self, Decoded};
 use super::response::{Answer, Said};
 use super::stream::{self as sse, Frames};
+use super::{DIALECT, headers};
 use crate::body;
 use crate::failure::Failure;
 use crate::middleware::Access;
@@ -22,13 +22,6 @@ use crate::state::ApiState;
 
 /// Until then a failure has its real status; after it the headers of a stream leave, so that the client knows it is heard.
 const FIRST_EVENT_WAIT: Duration = Duration::from_secs(2);
-
-/// SHA-256 of the artifact that answered; `remote:NAME` of a provider's model.
-const MODEL_DIGEST: HeaderName = HeaderName::from_static("x-tollgate-model-digest");
-/// The model that answered in the place of the one that was meant.
-const FALLBACK: HeaderName = HeaderName::from_static("x-tollgate-fallback");
-/// Durations of the stages before the first byte (W3C Server Timing).
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers a chat request. The body is read here, when it is known who asks.
 pub(crate) async fn chat(
@@ -89,19 +82,7 @@ async fn streamed(mut reply: Reply, answer: Answer, include_usage: bool, access:
     Ok(response.map(|_| sse::body(frames)))
 }
 
-/// `response`, saying what answered and how long it took to begin.
-fn described(mut response: Response, reply: &Reply) -> Response {
-    let headers = [
-        (MODEL_DIGEST, Some(reply.model_digest().to_owned())),
-        (FALLBACK, reply.fallback().map(str::to_owned)),
-        (SERVER_TIMING, Some(reply.server_timing())),
-    ];
-    for (name, value) in headers {
-        let Some(value) = value else { continue };
-        // They are made of digits, letters and marks; what is not simply stays away.
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
+/// `response`, saying what answers and how long it took to begin.
+fn described(response: Response, reply: &Reply) -> Response {
+    headers::described(response, reply.model_digest(), reply.fallback(), &reply.server_timing())
 }

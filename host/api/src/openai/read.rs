@@ -34,6 +34,22 @@ pub(crate) fn object(path: &str, json: Json, known: &[&str]) -> Result<Entries, 
     Ok(Entries(entries))
 }
 
+/// A request's body: an object of which every name is in `known`.
+pub(crate) fn body(json: Json, known: &[&str]) -> Result<Entries, Refusal> {
+    let mut entries = match json {
+        Json::Object(entries) => entries,
+        other => {
+            let message = format!("The body has to be an object; it is {}.", other.kind());
+            return Err(Refusal::invalid("invalid_type", message));
+        }
+    };
+    if let Some((name, _)) = entries.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(unknown(&shown(name)));
+    }
+    entries.retain(|(_, value)| !value.is_null());
+    Ok(Entries(entries))
+}
+
 /// A list with as many values as `range` says.
 pub(crate) fn list(path: &str, json: Json, range: &RangeInclusive<usize>) -> Result<Vec<Json>, Refusal> {
     let values = match json {
@@ -202,6 +218,14 @@ mod tests {
         assert_eq!(refusal.message, "`max_tokens` has to be 1 to 9.");
         let refusal = one_of("v", &json("\"c\""), &["a", "b"]).unwrap_err();
         assert_eq!(refusal.message, "`v` has to be one of `a`, `b`.");
+    }
+
+    #[test]
+    fn a_body_refuses_what_it_does_not_know_and_forgets_null() {
+        let mut entries = body(json(r#"{"a":null,"b":1}"#), &["a", "b"]).unwrap();
+        assert!(entries.take("a").is_none() && entries.take("b").is_some());
+        assert_eq!(body(json(r#"{"c":null}"#), &["a"]).unwrap_err().field.as_deref(), Some("c"));
+        assert_eq!(body(json("[]"), &["a"]).unwrap_err().code, "invalid_type");
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn each_path_is_in_the_table_once() {
 #[test]
 fn paths_match_to_the_letter() {
     // P-A1: variants of a path are other paths.
-    for path in ["/health", "/ready", "/v1/models", "/v1/chat/completions"] {
+    for path in ["/health", "/ready", "/v1/models", "/v1/chat/completions", "/v1/embeddings", "/v1/rerank"] {
         assert_eq!(path_of(path), Some(path));
         let variants = [
             path.to_uppercase(),

@@ -105,7 +105,7 @@ impl Slot {
             predicted: bytes,
             was_asked: AtomicBool::new(false),
             digest,
-            metrics: Arc::new(ModelMetrics::new(spec.id.as_str())),
+            metrics: Arc::new(ModelMetrics::new(spec.id.as_str(), spec.task)),
             takes: Takes::Nothing,
             adapter: Some(Arc::new(Adapter {
                 base: Arc::clone(base),
