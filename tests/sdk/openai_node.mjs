@@ -5,12 +5,14 @@
 // NODE_EXTRA_CA_CERTS  the CA certificate, PEM; node itself reads it
 // TOLLGATE_MODEL       a real model (`demo`)
 // TOLLGATE_SCRIPTED    a model of the scripted backend, which says what the last user message tells it to
+// TOLLGATE_VECTORS     a model for embeddings
 //
 // Prints `ok NAME` per check and their number at the end; exits 1 on the first that fails, with what was got.
 
 import OpenAI from "openai";
 
 const { TOLLGATE_URL: baseURL, TOLLGATE_KEY: key, TOLLGATE_MODEL: MODEL, TOLLGATE_SCRIPTED: SCRIPTED } = process.env;
+const { TOLLGATE_VECTORS: VECTORS } = process.env;
 
 const clientWith = (apiKey) => new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 60_000 });
 const client = clientWith(key);
@@ -190,6 +192,25 @@ const checks = {
   async logit_bias() {
     expect(said(await ask("say xyz", { logit_bias: { 120: -100, 113: 20 }, temperature: 0 })) === "q", "no effect");
     await refused(OpenAI.BadRequestError, "logit_bias.999999", () => ask("say a", { logit_bias: { 999999: 1 } }));
+  },
+
+  async embeddings() {
+    const embed = (input, more = {}) => client.embeddings.create({ model: VECTORS, input, ...more });
+    const texts = ["Tollgate is a gateway.", "The sun is warm today."];
+    // The SDK asks for base64 on its own, and unpacks it.
+    const [packed, plain] = [await embed(texts), await embed(texts, { encoding_format: "float" })];
+    expect(packed.data.map((entry) => entry.index).join() === "0,1" && packed.model === VECTORS, packed);
+    expect(packed.usage.prompt_tokens > 2 && packed.usage.total_tokens === packed.usage.prompt_tokens, packed.usage);
+    packed.data.forEach(({ embedding: one }, at) => {
+      const other = plain.data[at].embedding;
+      expect(one.length === other.length && one.length > 1, one.length);
+      expect(one.every((number, index) => Math.abs(number - other[index]) < 1e-3), one);
+      expect(Math.abs(one.reduce((sum, number) => sum + number * number, 0) - 1) < 1e-3, one);
+    });
+    await refused(OpenAI.BadRequestError, "input", () => embed([1, 2, 3]));
+    await refused(OpenAI.BadRequestError, "input[1]", () => embed(["a", ""]));
+    const error = await refused(OpenAI.BadRequestError, "model", () => ask("say a", { model: VECTORS }));
+    expect(error.code === "wrong_task", error.code);
   },
 
   async four_at_once() {

@@ -5,6 +5,7 @@ TOLLGATE_KEY       a key with the scope `chat`
 TOLLGATE_CA        the CA certificate, PEM
 TOLLGATE_MODEL     a real model (`demo`)
 TOLLGATE_SCRIPTED  a model of the scripted backend, which says what the last user message tells it to
+TOLLGATE_VECTORS   a model for embeddings
 
 Prints `ok NAME` per check and their number at the end; exits 1 on the first that fails, with what was got.
 """
@@ -19,6 +20,7 @@ import openai
 
 URL, KEY, CA = os.environ["TOLLGATE_URL"], os.environ["TOLLGATE_KEY"], os.environ["TOLLGATE_CA"]
 MODEL, SCRIPTED = os.environ["TOLLGATE_MODEL"], os.environ["TOLLGATE_SCRIPTED"]
+VECTORS = os.environ["TOLLGATE_VECTORS"]
 TIMEOUT_S = 60
 
 CHECKS = []
@@ -217,6 +219,26 @@ def logprobs():
 def logit_bias():
     expect(said(ask("say xyz", logit_bias={"120": -100, "113": 20}, temperature=0)) == "q", "the bias has no effect")
     refused(openai.BadRequestError, "logit_bias.999999", lambda: ask("say a", logit_bias={"999999": 1}))
+
+
+@check
+def embeddings():
+    def embed(texts, **more):
+        return client.embeddings.create(model=VECTORS, input=texts, **more)
+
+    texts = ["Tollgate is a gateway.", "The sun is warm today."]
+    # The SDK asks for base64 on its own, and unpacks it.
+    packed, plain = embed(texts), embed(texts, encoding_format="float")
+    expect([entry.index for entry in packed.data] == [0, 1] and packed.model == VECTORS, packed)
+    expect(packed.usage.prompt_tokens > 2 and packed.usage.total_tokens == packed.usage.prompt_tokens, packed.usage)
+    for one, other in zip(packed.data, plain.data):
+        expect(len(one.embedding) == len(other.embedding) > 1, len(one.embedding))
+        expect(all(abs(a - b) < 1e-3 for a, b in zip(one.embedding, other.embedding)), one)
+        expect(abs(sum(number * number for number in one.embedding) - 1) < 1e-3, one)
+    refused(openai.BadRequestError, "input", lambda: embed([1, 2, 3]))
+    refused(openai.BadRequestError, "input[1]", lambda: embed(["a", ""]))
+    error = refused(openai.BadRequestError, "model", lambda: ask("say a", VECTORS))
+    expect(error.code == "wrong_task", error.code)
 
 
 @check

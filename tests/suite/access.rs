@@ -93,7 +93,7 @@ async fn no_door_is_open_without_a_key() {
         }
     }
     let knocks = tasks.join_all().await.into_iter().sum::<usize>();
-    assert_eq!(knocks, 3 * 4 * (spellings("/a").len() + 3) * METHODS.len());
+    assert_eq!(knocks, 3 * 6 * (spellings("/a").len() + 3) * METHODS.len());
     // The same with a key that is good: it is not the test that is at the wrong door.
     assert_eq!(gateway.client.get("/v1/models").await.status, StatusCode::OK);
 }

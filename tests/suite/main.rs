@@ -6,6 +6,7 @@ mod artifacts;
 mod cases;
 mod chat;
 mod convert;
+mod embeddings;
 mod exports;
 mod first_start;
 mod lifecycle;

@@ -1,4 +1,4 @@
-//! The official openai SDKs, unmodified, against a gateway with the demo model and a scripted one. What they do is in `tests/sdk`.
+//! The official openai SDKs, unmodified, against a gateway with the demo model, a scripted one and one for embeddings. What they do is in `tests/sdk`.
 
 use std::path::Path;
 use std::process::Output;
@@ -14,6 +14,8 @@ const DEADLINE: Duration = Duration::from_secs(240);
 fn place() -> Place {
     let place = Place::new();
     place.write("models/demo.toml", "backend = \"llama\"\nartifact = \"builtin:demo\"\n");
+    let artifact = repository().join("host/demo-model/demo-f16.gguf").display().to_string();
+    place.write("models/vectors.toml", &format!("backend = \"llama\"\nartifact = {artifact:?}\ntask = \"embed\"\n"));
     place
 }
 
@@ -33,6 +35,7 @@ async fn run(mut command: Command, place: &Place, gateway: &Gateway) {
         .env("NODE_EXTRA_CA_CERTS", &ca)
         .env("TOLLGATE_MODEL", "demo")
         .env("TOLLGATE_SCRIPTED", "scripted")
+        .env("TOLLGATE_VECTORS", "vectors")
         .kill_on_drop(true);
     let Output { status, stdout, stderr } = timeout(DEADLINE, command.output()).await.expect("the SDK ends in time").unwrap();
     let (said, complained) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
