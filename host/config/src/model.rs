@@ -64,6 +64,10 @@ pub struct Model {
     /// Reuse the computed beginning of a prompt within a tenant. Default true.
     #[serde(default = "default_prefix_cache")]
     pub prefix_cache: bool,
+    /// How the key-value pool is stored: `f16`; `q8_0`, with 34 bytes for 32 values instead of 64; or `q4_0`, with 18. The model's
+    /// heads have to be a multiple of 32 wide for the last two. Default `f16`. `llama` only.
+    #[serde(default)]
+    pub kv_cache: KvCache,
     /// Whether the same request has the same reply to the last bit, however busy the model is. Every sequence is then decoded by
     /// itself, which is slower with many at once, and `context_tokens` is divided equally among the sequences. Default false.
     #[serde(default)]
@@ -138,6 +142,29 @@ impl fmt::Display for Task {
             Self::Generate => "generate",
             Self::Embed => "embed",
             Self::Rerank => "rerank",
+        })
+    }
+}
+
+/// How the numbers of a key-value pool are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KvCache {
+    /// Half precision.
+    #[default]
+    F16,
+    /// About 8.5 bits a number.
+    Q8_0,
+    /// About 4.5 bits a number.
+    Q4_0,
+}
+
+impl fmt::Display for KvCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
         })
     }
 }

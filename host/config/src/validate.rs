@@ -131,6 +131,10 @@ fn model(model: &Object<Model>, problems: &mut Vec<Problem>) {
     if adapter::adapter(model, problems) || backend == Backend::Provider {
         return;
     }
+    if backend != Backend::Llama && model.is_written("kv_cache") {
+        let message = format!("`kv_cache` has no effect with the backend `{backend}`");
+        problems.push(model.problem("kv_cache", message, "remove it"));
+    }
     if backend == Backend::Scripted {
         if model.artifact.is_some() {
             let message = "`artifact` has no effect with the backend `scripted`";

@@ -1,7 +1,7 @@
 //! What a model will take before it is loaded, and what there is.
 
 use tollgate_backend_candle::CandleEmbedder;
-use tollgate_config::{Backend as Kind, Model as Spec, Task};
+use tollgate_config::{Backend as Kind, KvCache, Model as Spec, Task};
 use tollgate_formats::gguf::Gguf;
 
 use crate::artifact::Header;
@@ -65,6 +65,7 @@ pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>) -> Result<u64, L
     match (spec.backend, artifact.map(|artifact| &artifact.header)) {
         (Kind::Scripted, _) => Ok(u64::from(spec.scripted.as_ref().map_or(0, |script| script.memory_mib)) << 20),
         (Kind::Llama, Some(Header::Gguf(gguf))) => {
+            check_heads(spec.kv_cache, gguf)?;
             let bytes = if spec.task == Task::Generate { llama(spec, gguf) } else { llama_embedder(spec, gguf) };
             Ok(bytes.saturating_add(BASE))
         }
@@ -82,6 +83,23 @@ pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>) -> Result<u64, L
     }
 }
 
+/// Refuses a cache in blocks that do not divide the model's heads, of which llama.cpp makes none.
+fn check_heads(stored: KvCache, gguf: &Gguf) -> Result<(), LoadError> {
+    let block = select::kv_cache(stored).block();
+    let width = gguf.of_architecture("embedding_length").unwrap_or(0);
+    let heads = gguf.of_architecture("attention.head_count").unwrap_or(0).max(1);
+    let said = |name: &str| gguf.of_architecture(name);
+    let keys = [said("attention.key_length").or(Some(width / heads)), said("attention.key_length_swa")];
+    let values = [said("attention.value_length").or(Some(width / heads)), said("attention.value_length_swa")];
+    match keys.into_iter().chain(values).flatten().find(|length| !length.is_multiple_of(block)) {
+        None => Ok(()),
+        Some(length) => Err(LoadError::Start(format!(
+            "`kv_cache = \"{stored}\"` needs heads that are a multiple of {block} numbers wide, and some of this model are {length} \
+             wide: remove the line"
+        ))),
+    }
+}
+
 /// Weights, cache and buffers of llama.cpp.
 fn llama(spec: &Spec, gguf: &Gguf) -> u64 {
     let number = |name: &str| gguf.of_architecture(name).unwrap_or(0);
@@ -93,7 +111,7 @@ fn llama(spec: &Spec, gguf: &Gguf) -> u64 {
     let mask = cells.saturating_mul(4);
     let step = rows.saturating_mul(live(gguf).saturating_add(mask));
     let logits = sequences.saturating_mul(words(gguf)).saturating_mul(4).saturating_mul(2);
-    let cache = cell(gguf).saturating_mul(cells);
+    let cache = select::kv_cache(spec.kv_cache).bytes(cell(gguf).saturating_mul(cells));
     gguf.tensor_bytes().saturating_add(cache).saturating_add(step).saturating_add(logits)
 }
 
@@ -103,20 +121,20 @@ fn llama_embedder(spec: &Spec, gguf: &Gguf) -> u64 {
     let rows = u64::from(step_rows(spec));
     let cells = rows.div_ceil(CELLS).saturating_mul(CELLS);
     let of_words = words(gguf).saturating_mul(4);
-    let (cache, logits) = if gguf.is_encoder() { (0, 0) } else { (cell(gguf).saturating_mul(cells), of_words) };
+    let (cache, logits) = if gguf.is_encoder() { (0, 0) } else { (cell(gguf).saturating_mul(cells).saturating_mul(2), of_words) };
     let mask = cells.saturating_mul(4).saturating_mul(2);
     let of_row = live(gguf).saturating_add(mask).saturating_add(of_words).saturating_add(logits);
     gguf.tensor_bytes().saturating_add(cache).saturating_add(rows.saturating_mul(of_row))
 }
 
-/// Bytes of a cell of the key-value cache, at f16.
+/// Numbers in a cell of the key-value cache.
 fn cell(gguf: &Gguf) -> u64 {
     let number = |name: &str| gguf.of_architecture(name).unwrap_or(0);
     let heads = number("attention.head_count").max(1);
     let of_head = |name: &str| gguf.of_architecture(name).unwrap_or(number("embedding_length") / heads);
     let kv_heads = gguf.of_architecture("attention.head_count_kv").unwrap_or(heads);
     let of_token = kv_heads.saturating_mul(of_head("attention.key_length").saturating_add(of_head("attention.value_length")));
-    number("block_count").saturating_mul(of_token).saturating_mul(2)
+    number("block_count").saturating_mul(of_token)
 }
 
 /// Bytes of a row of the widest tensors of a step that are alive at once, in f32.
@@ -134,7 +152,33 @@ fn words(gguf: &Gguf) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tollgate_formats::gguf::Value;
+
     use super::*;
+
+    #[test]
+    fn a_cache_in_blocks_needs_heads_of_whole_blocks() {
+        let model = |more: Option<(&str, u32)>| {
+            let keys = [("embedding_length", 256), ("attention.head_count", 4)].into_iter().chain(more);
+            let keys = keys.map(|(name, number)| (format!("llama.{name}"), Value::U32(number)));
+            let architecture = ("general.architecture".to_owned(), Value::String("llama".to_owned()));
+            let metadata: BTreeMap<String, Value> = keys.chain([architecture]).collect();
+            Gguf { version: 3, metadata, tensors: Vec::new(), alignment: 32, data_offset: 0, file_bytes: 0 }
+        };
+        let narrow = [("attention.head_count", 16), ("attention.key_length", 80), ("attention.value_length_swa", 40)];
+        for stored in [KvCache::Q8_0, KvCache::Q4_0] {
+            check_heads(stored, &model(None)).unwrap();
+            for (key, number) in narrow {
+                let said = check_heads(stored, &model(Some((key, number)))).unwrap_err().to_string();
+                assert!(said.contains(&format!("kv_cache = \"{stored}\"")) && said.contains("multiple of 32"), "{said}");
+            }
+        }
+        for (key, number) in narrow {
+            check_heads(KvCache::F16, &model(Some((key, number)))).unwrap();
+        }
+    }
 
     #[test]
     fn there_is_memory_and_this_process_has_some() {

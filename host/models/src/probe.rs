@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tollgate_backend::{Backend, BackendError, Embedder};
 use tollgate_backend_candle::{Candle, CandleEmbedder};
-use tollgate_backend_llama::{Llama, LlamaEmbedder};
+use tollgate_backend_llama::{KvCache, Llama, LlamaEmbedder};
 use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Role};
 use tollgate_formats::FormatError;
 use tollgate_formats::gguf::{self, Gguf};
@@ -124,6 +124,7 @@ fn try_gguf(request: &ProbeRequest) -> Result<ProbeReport, String> {
         step_rows: STEP_ROWS,
         threads: None,
         apart: false,
+        kv_cache: KvCache::F16,
     };
     if header.is_embedder() {
         return embed_with(request, header.architecture(), || Ok(Box::new(LlamaEmbedder::load(&settings)?)));

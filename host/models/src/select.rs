@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tollgate_backend::{Backend, BackendError, Embedder, Row, SequenceId};
 use tollgate_backend_candle::Candle;
-use tollgate_backend_llama::Llama;
+use tollgate_backend_llama::{KvCache, Llama};
 use tollgate_backend_onnx::{Onnx, find_library};
 use tollgate_backend_scripted::Scripted;
-use tollgate_config::{Backend as Kind, Model as Spec, Task};
+use tollgate_config::{Backend as Kind, KvCache as Stored, Model as Spec, Task};
 
 pub(crate) use self::embedder::warm_up as warm_up_embedder;
 use crate::artifact::{Artifact, Header, Opened, Wanted};
@@ -112,6 +112,16 @@ fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened) -> tollgate_backend_
         step_rows: step_rows(spec),
         threads: spec.threads,
         apart: spec.deterministic,
+        kv_cache: kv_cache(spec.kv_cache),
+    }
+}
+
+/// How llama.cpp is to store the model's key-value cache.
+pub(crate) fn kv_cache(stored: Stored) -> KvCache {
+    match stored {
+        Stored::F16 => KvCache::F16,
+        Stored::Q8_0 => KvCache::Q8_0,
+        Stored::Q4_0 => KvCache::Q4_0,
     }
 }
 

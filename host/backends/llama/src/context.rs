@@ -13,7 +13,7 @@ use llama_cpp_sys_2 as sys;
 use tollgate_backend::{AdapterId, BackendError, DecodeError, Row, SequenceId};
 
 use crate::batch::Batch;
-use crate::openmp;
+use crate::{KvCache, openmp};
 
 /// How big a context is.
 pub(crate) struct Shape {
@@ -29,6 +29,8 @@ pub(crate) struct Shape {
     pub(crate) threads: i32,
     /// Whether each sequence has cells of its own, an equal part of all.
     pub(crate) apart: bool,
+    /// How the key-value cache is stored.
+    pub(crate) kv_cache: KvCache,
 }
 
 /// An adapter in llama.cpp's memory, and how strongly it counts.
@@ -80,6 +82,10 @@ impl Context {
         params.n_threads = shape.threads;
         params.n_threads_batch = shape.threads;
         params.kv_unified = !shape.apart;
+        // Flash attention stays `auto`: llama.cpp turns it on for values that are quantized, and makes no context where it cannot, nor
+        // where a block does not divide the heads.
+        params.type_k = shape.kv_cache.as_raw();
+        params.type_v = shape.kv_cache.as_raw();
         params.no_perf = true;
         // SAFETY: the model is valid, the `Arc` keeps it alive for as long as this context, and the parameters are llama.cpp's own
         // with numbers changed.

@@ -5,6 +5,7 @@
 //! samples, streams or knows of chat.
 
 mod batch;
+mod cache;
 mod context;
 mod embedder;
 mod openmp;
@@ -22,6 +23,7 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
 
+pub use crate::cache::KvCache;
 use crate::context::Context;
 pub use crate::embedder::LlamaEmbedder;
 pub use crate::quantize::{Quantization, quantize};
@@ -54,6 +56,8 @@ pub struct Settings {
     /// Whether each sequence has cells of its own, an equal part of all (in steps of 256), rather than any that are free. Then what
     /// a sequence computes cannot depend on where others lie; it cannot take over a live prefix, nor grow at the others' expense.
     pub apart: bool,
+    /// How the key-value cache is stored.
+    pub kv_cache: KvCache,
 }
 
 /// A loaded model.
@@ -83,9 +87,10 @@ impl Llama {
             micro: MICRO_BATCH,
             threads,
             apart: settings.apart,
+            kv_cache: settings.kv_cache,
         };
         let context = Context::new(Arc::clone(&model), &shape)?;
-        let cache = cache_bytes(&model, context.tokens());
+        let cache = cache_bytes(&model, context.tokens(), settings.kv_cache);
         let capabilities = Capabilities {
             max_sequences: sequences,
             context_tokens: context.tokens(),
@@ -118,11 +123,11 @@ fn default_threads(model_bytes: u64) -> i32 {
     std::thread::available_parallelism().ok().and_then(|cores| i32::try_from(cores.get()).ok()).unwrap_or(1)
 }
 
-/// The key-value cache at f16: two vectors per layer and token.
-fn cache_bytes(model: &LlamaModel, tokens: u32) -> u64 {
+/// The key-value cache: two vectors per layer and token.
+fn cache_bytes(model: &LlamaModel, tokens: u32, kv_cache: KvCache) -> u64 {
     let heads = u64::from(model.n_head()).max(1);
     let width = u64::try_from(model.n_embd()).unwrap_or(0) / heads * u64::from(model.n_head_kv());
-    u64::from(model.n_layer()) * width * 2 * 2 * u64::from(tokens)
+    kv_cache.bytes(u64::from(model.n_layer()) * width * 2 * u64::from(tokens))
 }
 
 /// llama.cpp is set up once in a process.

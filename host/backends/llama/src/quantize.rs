@@ -54,7 +54,7 @@ fn c_path(path: &Path) -> Result<CString, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Llama, Settings};
+    use crate::{KvCache, Llama, Settings};
 
     fn demo() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo-model/demo-f16.gguf")
@@ -75,6 +75,7 @@ mod tests {
             step_rows: 16,
             threads: Some(1),
             apart: false,
+            kv_cache: KvCache::F16,
         };
         Llama::load(&settings).unwrap();
     }

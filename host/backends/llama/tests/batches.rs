@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use llama_cpp_sys_2 as sys;
 use tollgate_backend::{Backend, DecodeError, Row, SequenceId, Token};
-use tollgate_backend_llama::{Llama, Settings};
+use tollgate_backend_llama::{KvCache, Llama, Settings};
 
 const SEQUENCES: u16 = 8;
 /// Tokens of each reply.
@@ -57,6 +57,7 @@ fn load(path: PathBuf, apart: bool) -> Llama {
         step_rows: 512,
         threads: Some(1),
         apart,
+        kv_cache: KvCache::F16,
     };
     Llama::load(&settings).expect("the demo model loads")
 }
@@ -196,6 +197,7 @@ fn what_is_too_much_is_an_error() {
         step_rows: 8_192,
         threads: Some(1),
         apart: false,
+        kv_cache: KvCache::F16,
     };
     let capabilities = Llama::load(&settings).expect("the demo model loads").capabilities().clone();
     assert!(capabilities.step_rows <= capabilities.context_tokens, "{capabilities:?}");

@@ -42,6 +42,7 @@ fn what_a_provider_cannot_have_is_refused() {
         ("pin = true", "pin"),
         ("keep_alive_s = 1", "keep_alive_s"),
         ("deterministic = true", "deterministic"),
+        ("kv_cache = \"q8_0\"", "kv_cache"),
     ] {
         let problems = refused(&[GRANTED, ("models/remote.toml", provider("https://api.example.com", more).as_str())]);
         assert_eq!(problems.0.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), [path], "{problems}");

@@ -5,7 +5,7 @@ use crate::model::{Backend, Model};
 use crate::problem::{Problem, suggest};
 
 /// What the base decides for its adapters as well.
-const OF_THE_BASE: [&str; 12] = [
+const OF_THE_BASE: [&str; 13] = [
     "task",
     "context_tokens",
     "sequences",
@@ -14,6 +14,7 @@ const OF_THE_BASE: [&str; 12] = [
     "queue",
     "deadline_s",
     "prefix_cache",
+    "kv_cache",
     "deterministic",
     "pin",
     "keep_alive_s",

@@ -51,6 +51,7 @@ fn idle_fields(model: &Object<Model>, problems: &mut Vec<Problem>) {
         ("artifact", model.artifact.is_some()),
         ("context_tokens", model.context_tokens.is_some()),
         ("threads", model.threads.is_some()),
+        ("kv_cache", model.is_written("kv_cache")),
         ("deterministic", model.deterministic),
         ("pin", model.pin),
         ("keep_alive_s", model.keep_alive_s.is_some()),

@@ -26,8 +26,8 @@ pub(super) fn task(model: &Object<Model>, problems: &mut Vec<Problem>) {
         problems.push(model.problem("task", message, cure));
         return;
     }
-    for (field, is_set) in [("context_tokens", model.context_tokens.is_some()), ("deterministic", model.deterministic)] {
-        if is_set {
+    for field in ["context_tokens", "deterministic", "kv_cache"] {
+        if model.is_written(field) {
             let message = format!("`{field}` has no effect with `task = \"{task}\"`");
             problems.push(model.problem(field, message, "remove it"));
         }
