@@ -4,9 +4,11 @@
 //! `inference`, the same for every backend. It has no async runtime and no thread of its own; its owner calls it from one thread.
 
 mod embed;
+mod state;
 mod vocabulary;
 
 pub use embed::Embedder;
+pub use state::{Owner, State};
 pub use vocabulary::{Token, TokenKind, Vocabulary};
 
 use std::path::Path;
@@ -52,6 +54,8 @@ pub struct Capabilities {
     pub partial_remove: bool,
     /// Whether [`Backend::load_adapter`] and [`Backend::select_adapter`] work.
     pub adapters: bool,
+    /// Whether [`Backend::save`] and [`Backend::restore`] work.
+    pub state: bool,
     /// Whether image parts can be decoded.
     pub images: bool,
 }
@@ -126,6 +130,26 @@ pub trait Backend: Send {
     /// # Errors
     /// The backend cannot (see [`Capabilities::partial_remove`]).
     fn truncate(&mut self, sequence: SequenceId, length: u32) -> Result<(), BackendError>;
+
+    /// Copies what `sequence` holds out of the backend's memory, if that takes `most_bytes` at most; `None` if it takes more. The
+    /// sequence stays as it is.
+    ///
+    /// # Errors
+    /// The backend cannot (see [`Capabilities::state`]), or the sequence is empty.
+    fn save(&mut self, sequence: SequenceId, most_bytes: usize) -> Result<Option<State>, BackendError> {
+        let _ = (sequence, most_bytes);
+        Err(BackendError::Unsupported("saving a sequence"))
+    }
+
+    /// Makes `sequence` hold what was saved of it or another, as if it had just been decoded, in cells of its own. It is empty before,
+    /// and after an error.
+    ///
+    /// # Errors
+    /// The backend cannot (see [`Capabilities::state`]), another loaded model saved it, or there is no room.
+    fn restore(&mut self, sequence: SequenceId, state: &State) -> Result<(), BackendError> {
+        let _ = (sequence, state);
+        Err(BackendError::Unsupported("restoring a sequence"))
+    }
 
     /// Loads an adapter beside the model, which counts as much as `scale` says: 0 is nothing, 1 as it was trained. The file is not
     /// needed afterwards.

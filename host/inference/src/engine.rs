@@ -34,7 +34,7 @@ use crate::chat::{ChatCodec, Prompt};
 use crate::gauges::Gauges;
 use crate::reply::Reply;
 use crate::sampling::Sampling;
-use crate::scheduler::{Limits, Request, Salt, Scheduler, Sequence};
+use crate::scheduler::{Limits, Request, Salt, Scheduler, Sequence, most_bytes};
 use crate::tickets::{Ticket, Tickets};
 use adapter::Door;
 use command::Command;
@@ -153,6 +153,7 @@ impl Engine {
             prefix_cache: settings.prefix_cache,
             stalled_reader: settings.stalled_reader,
             deterministic: settings.deterministic,
+            aside_bytes: most_bytes(memory),
         };
         let clock = Box::new(Instant::now);
         let scheduler = Scheduler::new(name, backend, limits, Arc::clone(&gauges), Arc::clone(&tickets), clock);

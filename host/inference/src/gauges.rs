@@ -19,6 +19,7 @@ pub struct Gauges {
     decoded_tokens: AtomicU64,
     prefilled_tokens: AtomicU64,
     cached_tokens: AtomicU64,
+    restored_tokens: AtomicU64,
     preemptions: AtomicU64,
     rows: [AtomicU64; ROW_BUCKETS],
     sampled: AtomicU64,
@@ -73,6 +74,12 @@ impl Gauges {
     #[must_use]
     pub fn cached_tokens(&self) -> u64 {
         self.cached_tokens.load(Relaxed)
+    }
+
+    /// Tokens of requests that had lost their place in the cache and got what they had computed back, without computing it again.
+    #[must_use]
+    pub fn restored_tokens(&self) -> u64 {
+        self.restored_tokens.load(Relaxed)
     }
 
     /// Times that a request lost its place in the cache to others.
@@ -134,6 +141,10 @@ impl Gauges {
 
     pub(crate) fn count_cached(&self, tokens: u64) {
         self.cached_tokens.fetch_add(tokens, Relaxed);
+    }
+
+    pub(crate) fn count_restored(&self, tokens: u64) {
+        self.restored_tokens.fetch_add(tokens, Relaxed);
     }
 
     pub(crate) fn count_served(&self, time: Duration) {

@@ -5,6 +5,7 @@
 //! may have ([`pace`]), which prefix fits ([`prefix`]); here is the order in which they take effect, and [`step`] decodes.
 
 mod admit;
+mod aside;
 mod fair;
 mod pace;
 mod plan;
@@ -23,6 +24,7 @@ use crate::engine::GenerateError;
 use crate::gauges::Gauges;
 use crate::sampler::Sampler;
 use crate::tickets::Tickets;
+pub(crate) use aside::most_bytes;
 use fair::FairQueue;
 use pace::Pace;
 use plan::Chunk;
@@ -43,6 +45,8 @@ pub(crate) struct Limits {
     /// Whether every sequence is decoded in batches of its own, cut the same way however busy it is, so that a reply is the same to
     /// the last bit.
     pub(crate) deterministic: bool,
+    /// Bytes that may be kept of what sequences had computed when they lost their places, of all of them together.
+    pub(crate) aside_bytes: usize,
 }
 
 /// Tells how long a step took.

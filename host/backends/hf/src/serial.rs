@@ -111,6 +111,7 @@ impl<M: Serial> Stepper<M> {
             copies_share: false,
             partial_remove: limits.can_cut,
             adapters: false,
+            state: false,
             images: false,
         };
         let held = (0..sequences).map(|_| Held::EMPTY).collect();

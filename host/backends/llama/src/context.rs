@@ -1,6 +1,8 @@
 //! A llama.cpp context that owns its model.
 #![allow(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
 
+mod state;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

@@ -21,7 +21,9 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
-use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+use tollgate_backend::{
+    AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Owner, Row, SequenceId, State, Tokenizer,
+};
 
 pub use crate::cache::KvCache;
 use crate::context::Context;
@@ -67,6 +69,8 @@ pub struct Llama {
     template: Option<String>,
     capabilities: Capabilities,
     memory: Memory,
+    /// Of what it saves.
+    owner: Owner,
 }
 
 impl Llama {
@@ -100,12 +104,14 @@ impl Llama {
             copies_share: true,
             partial_remove: !model.is_recurrent() && !model.is_hybrid(),
             adapters: true,
+            // Of a model with a window of attention, what lies before the window is not saved, and would be missed after a cut.
+            state: !model.is_recurrent() && !model.is_hybrid() && !context.has_window(),
             images: false,
         };
         let template = model.chat_template(None).ok().and_then(|template| template.to_string().ok());
         let memory = Memory { weights: model.size(), cache, compute: 0 };
         let tokenizer = Arc::new(LlamaTokenizer::new(Arc::clone(&model)));
-        Ok(Llama { context, tokenizer, template, capabilities, memory })
+        Ok(Llama { context, tokenizer, template, capabilities, memory, owner: Owner::unique() })
     }
 }
 
@@ -185,6 +191,22 @@ impl Backend for Llama {
         } else {
             Err(BackendError::Unsupported("removing a part of a sequence"))
         }
+    }
+
+    fn save(&mut self, sequence: SequenceId, most_bytes: usize) -> Result<Option<State>, BackendError> {
+        if !self.capabilities.state || !self.context.has(sequence) {
+            return Err(BackendError::Unsupported("saving this sequence"));
+        }
+        let saved = self.context.save(sequence, most_bytes)?;
+        Ok(saved.map(|(tokens, bytes)| State::new(self.owner, tokens, bytes)))
+    }
+
+    fn restore(&mut self, sequence: SequenceId, state: &State) -> Result<(), BackendError> {
+        if !self.capabilities.state || !self.context.has(sequence) {
+            return Err(BackendError::Unsupported("restoring this sequence"));
+        }
+        let bytes = state.bytes(self.owner).ok_or(BackendError::Unsupported("restoring what another model saved"))?;
+        self.context.restore(sequence, state.tokens(), bytes)
     }
 
     fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {

@@ -118,3 +118,33 @@ fn replies_with_q8_0_begin_like_those_with_f16() {
     println!("of {} replies, {} begin alike with q8_0, and {} with q4_0", f16.len(), alike(&q8), alike(&q4));
     assert!(alike(&q8) > 0);
 }
+
+/// What is saved of a sequence goes on in another place as it would have where it was, and is read by the model that saved it alone.
+#[test]
+fn what_is_saved_is_put_back() {
+    let sizes = KINDS.map(|kind| {
+        let mut llama = load(kind);
+        assert!(llama.capabilities().state);
+        let tokens = prompt(&llama, QUESTIONS[2]);
+        let before = tokens.len() - 1;
+        decode(&mut llama, 0, 0, &tokens[..before]);
+        let (first, second, empty) = (SequenceId(0), SequenceId(2), SequenceId(3));
+        let state = llama.save(first, usize::MAX).expect("it can").expect("saved");
+        assert_eq!(state.tokens() as usize, before);
+        assert!(llama.save(first, state.size() - 1).expect("it can").is_none(), "a byte too little");
+        assert!(llama.save(empty, usize::MAX).is_err() && llama.save(SequenceId(4), usize::MAX).is_err());
+
+        let whole = decode(&mut llama, 0, before, &tokens[before..]);
+        llama.restore(second, &state).expect("restored");
+        assert!(llama.restore(second, &state).is_err(), "it is not empty any more");
+        let restored = decode(&mut llama, 2, before, &tokens[before..]);
+        assert_near(&whole, &restored, &format!("{kind:?}, restored"));
+
+        let mut other = load(kind);
+        assert!(other.restore(second, &state).is_err(), "another model's");
+        assert!(decode(&mut other, 2, 0, &tokens).iter().all(|logit| logit.is_finite()), "nothing was put there");
+        state.size()
+    });
+    let [f16, q8, q4] = sizes;
+    assert!(q8 * 3 < f16 * 2 && q4 * 2 < f16, "{sizes:?}");
+}

@@ -64,7 +64,7 @@ impl Adapters {
 
     /// A sequence that holds `length` tokens gets more. It has to go on with the adapter that it began with.
     pub(crate) fn check(&self, sequence: SequenceId, length: usize) -> Result<(), DecodeError> {
-        let of = self.of.get(usize::from(sequence.0)).copied().flatten();
+        let of = self.of(sequence);
         if length > 0 && of != self.selected {
             return Err(DecodeError::Failed(format!("sequence {} was begun with another adapter", sequence.0)));
         }
@@ -78,10 +78,16 @@ impl Adapters {
 
     /// `to` holds what `from` computed.
     pub(crate) fn copy(&mut self, from: SequenceId, to: SequenceId) {
-        self.set(to, self.of.get(usize::from(from.0)).copied().flatten());
+        self.set(to, self.of(from));
     }
 
-    fn set(&mut self, sequence: SequenceId, adapter: Option<AdapterId>) {
+    /// What a sequence that holds tokens was computed with.
+    pub(crate) fn of(&self, sequence: SequenceId) -> Option<AdapterId> {
+        self.of.get(usize::from(sequence.0)).copied().flatten()
+    }
+
+    /// What a sequence holds was computed with `adapter`.
+    pub(crate) fn set(&mut self, sequence: SequenceId, adapter: Option<AdapterId>) {
         if let Some(of) = self.of.get_mut(usize::from(sequence.0)) {
             *of = adapter;
         }

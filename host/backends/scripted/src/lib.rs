@@ -42,7 +42,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+use tollgate_backend::{
+    AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Owner, Row, SequenceId, State, Tokenizer,
+};
 
 use adapters::Adapters;
 use cells::Cells;
@@ -71,6 +73,8 @@ pub struct Settings {
     pub copies_share: bool,
     /// See [`Capabilities::partial_remove`].
     pub partial_remove: bool,
+    /// See [`Capabilities::state`].
+    pub state: bool,
     /// Bytes that it says it takes.
     pub memory_bytes: u64,
 }
@@ -87,6 +91,7 @@ impl Default for Settings {
             prefix_copy: true,
             copies_share: true,
             partial_remove: true,
+            state: true,
             memory_bytes: 0,
         }
     }
@@ -105,6 +110,8 @@ pub struct Scripted {
     offsets: Vec<Option<usize>>,
     logits: Vec<f32>,
     probe: Probe,
+    /// Of what it saves.
+    owner: Owner,
 }
 
 impl Scripted {
@@ -122,6 +129,7 @@ impl Scripted {
                 copies_share: settings.copies_share,
                 partial_remove: settings.partial_remove,
                 adapters: true,
+                state: settings.state,
                 images: false,
             },
             words: Arc::new(Words::new()),
@@ -131,6 +139,7 @@ impl Scripted {
             offsets: Vec::new(),
             logits: Vec::new(),
             probe: Probe::default(),
+            owner: Owner::unique(),
             settings,
         }
     }
@@ -265,6 +274,44 @@ impl Backend for Scripted {
             return Err(BackendError::Unsupported("removing a part of a sequence"));
         }
         self.cells.truncate(sequence, length);
+        self.forget(sequence);
+        self.probe.record_cells(self.cells.used());
+        Ok(())
+    }
+
+    fn save(&mut self, sequence: SequenceId, most_bytes: usize) -> Result<Option<State>, BackendError> {
+        if !self.settings.state {
+            return Err(BackendError::Unsupported("saving a sequence"));
+        }
+        let tokens = self.cells.read(sequence).0;
+        if tokens.is_empty() {
+            return Err(BackendError::Failed("an empty sequence cannot be saved".to_owned()));
+        }
+        let adapter = self.adapters.of(sequence).map_or(0, |adapter| adapter.0);
+        let bytes: Vec<u8> = std::iter::once(adapter).chain(tokens.iter().copied()).flat_map(u32::to_le_bytes).collect();
+        let length = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        Ok((bytes.len() <= most_bytes).then(|| State::new(self.owner, length, bytes)))
+    }
+
+    fn restore(&mut self, sequence: SequenceId, state: &State) -> Result<(), BackendError> {
+        let failed = |what: &str| Err(BackendError::Failed(what.to_owned()));
+        if !self.settings.state {
+            return Err(BackendError::Unsupported("restoring a sequence"));
+        }
+        let Some(bytes) = state.bytes(self.owner) else { return failed("another model saved it") };
+        if self.cells.length(sequence) > 0 {
+            return failed("a sequence is restored into one that is not empty");
+        }
+        if self.cells.used() + to_usize(state.tokens()) > to_usize(self.capabilities.context_tokens) {
+            return failed("there is no room for it");
+        }
+        let (words, _) = bytes.as_chunks::<4>();
+        let mut words = words.iter().map(|word| u32::from_le_bytes(*word));
+        let adapter = words.next().filter(|adapter| *adapter > 0).map(AdapterId);
+        for token in words {
+            self.cells.push(sequence, token);
+        }
+        self.adapters.set(sequence, adapter);
         self.forget(sequence);
         self.probe.record_cells(self.cells.used());
         Ok(())

@@ -179,3 +179,35 @@ fn an_adapter_changes_every_word_and_no_sequence_has_two() {
     assert!(backend.select_adapter(Some(adapter)).is_err());
     assert_eq!(text("say one two"), "one two");
 }
+
+#[test]
+fn what_is_saved_comes_back_in_another_place_to_the_same_model_alone() {
+    let mut backend = backend();
+    let tokens = prompt(&backend, "say one two");
+    feed(&mut backend, 0, &tokens).expect("decoded");
+    let before = backend.logits(0).expect("logits").to_vec();
+    let (first, second) = (SequenceId(0), SequenceId(2));
+    let (most, all_but_one) = (4 * (tokens.len() + 1), u32::try_from(tokens.len() - 1).expect("short"));
+    assert!(backend.save(first, most - 1).expect("it can").is_none(), "a byte too little");
+    let state = backend.save(first, most).expect("it can").expect("saved");
+    assert_eq!((state.tokens(), state.size()), (all_but_one + 1, most));
+    assert!(backend.restore(first, &state).is_err(), "it is not empty");
+    assert!(backend.save(second, most).is_err(), "there is nothing to save");
+
+    backend.truncate(first, all_but_one).expect("cut");
+    backend.restore(second, &state).expect("restored");
+    assert_eq!(backend.cells.used(), 2 * tokens.len() - 1, "in cells of its own");
+    backend.truncate(second, all_but_one).expect("cut");
+    feed(&mut backend, 2, &tokens[tokens.len() - 1..]).expect("decoded");
+    assert_eq!(backend.logits(0).expect("logits"), before);
+
+    let mut other = self::backend();
+    assert!(other.restore(first, &state).is_err() && other.cells.used() == 0, "another model's");
+    let mut small = Scripted::new(Settings { context_tokens: 4, ..Settings::default() });
+    feed(&mut small, 0, &[1, 2, 3]).expect("three of four");
+    let state = small.save(first, usize::MAX).expect("it can").expect("saved");
+    assert!(small.restore(second, &state).is_err() && small.cells.used() == 3, "no room");
+    let mut without = Scripted::new(Settings { state: false, ..Settings::default() });
+    feed(&mut without, 0, &[1]).expect("decoded");
+    assert!(without.save(first, usize::MAX).is_err());
+}

@@ -15,12 +15,12 @@ use super::sequence::{Scope, Sequence};
 use super::{Scheduler, to_usize};
 
 /// Where a sequence begins.
-struct Place {
-    slot: SequenceId,
+pub(super) struct Place {
+    pub(super) slot: SequenceId,
     /// Tokens that are there already.
-    decoded: usize,
+    pub(super) decoded: usize,
     /// Of those, how many have cells that others share.
-    shared: usize,
+    pub(super) shared: usize,
 }
 
 /// What a tenant's running sequences hold, or would hold.
@@ -46,7 +46,8 @@ impl Scheduler {
     /// Takes in whom there is room for, in turn. It stops at the first that has to wait: nobody overtakes within the turn order.
     pub(super) fn admit(&mut self) {
         while let Some(next) = self.queue.peek() {
-            let found = self.find_prefix(next);
+            // What it has computed itself is put back, in cells of its own, unless a good part is there already.
+            let found = self.find_prefix(next).filter(|found| found.length >= next.kept_aside() / 2);
             let (tokens, headroom) = (next.tokens.len(), next.headroom());
             let is_seat_free = self.running.len() < self.seats();
             let place = if is_seat_free { self.find_place(found, tokens, headroom) } else { None };
@@ -58,6 +59,7 @@ impl Scheduler {
             };
             let Some(mut sequence) = self.queue.pop() else { return };
             sequence.ticket = None;
+            let place = self.put_back(place, &mut sequence);
             if let Some(cached) = sequence.place(place.slot, place.decoded, place.shared) {
                 self.gauges.count_cached(u64::try_from(cached).unwrap_or(u64::MAX));
                 sequence.writer.placed();
@@ -141,22 +143,19 @@ impl Scheduler {
             self.empty(id);
             return true;
         }
-        let youngest = self
-            .parked
-            .iter_mut()
-            .filter(|sequence| sequence.slot.is_some() && sequence.slot != keep)
-            .max_by_key(|sequence| sequence.arrived);
-        let Some(id) = youngest.and_then(Sequence::displace) else { return false };
-        self.empty(id);
+        let holders = self.parked.iter().enumerate();
+        let holders = holders.filter(|(_, sequence)| sequence.slot.is_some() && sequence.slot != keep);
+        let Some((index, _)) = holders.max_by_key(|(_, sequence)| sequence.arrived) else { return false };
+        let mut sequence = self.parked.swap_remove(index);
+        self.set_aside(&mut sequence);
+        self.parked.push(sequence);
         true
     }
 
     /// Takes a running sequence's place away; it goes back to the queue, in front.
     pub(super) fn preempt(&mut self, index: usize) {
         let mut sequence = self.running.swap_remove(index);
-        if let Some(id) = sequence.displace() {
-            self.empty(id);
-        }
+        self.set_aside(&mut sequence);
         self.requeue(sequence);
     }
 

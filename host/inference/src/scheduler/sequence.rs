@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tollgate_backend::{AdapterId, SequenceId, Token, Vocabulary};
+use tollgate_backend::{AdapterId, SequenceId, State, Token, Vocabulary};
 use tollgate_domain::{FinishReason, Usage};
 
 use super::pace::SHORT_ROWS;
+use super::to_usize;
 use crate::constraint::Constraint;
 use crate::engine::{Adapter, Finish, GenerateError, Writer};
 use crate::reply::Reply;
@@ -68,6 +69,8 @@ pub(crate) struct Sequence {
     pub(super) shared: usize,
     /// Where they are; `None` in the queue, or after the place was lost to others.
     pub(super) slot: Option<SequenceId>,
+    /// What it had computed when it lost its place, where that was kept.
+    pub(super) aside: Option<State>,
     pub(super) scope: Scope,
     pub(super) tenant: Arc<str>,
     /// Its place in the queue while it waits.
@@ -100,6 +103,7 @@ impl Sequence {
             decoded: 0,
             shared: 0,
             slot: None,
+            aside: None,
             scope: Scope { salt: request.salt, adapter: request.adapter.as_ref().map(Adapter::id) },
             tenant: Arc::clone(request.ticket.tenant()),
             ticket: Some(request.ticket),
@@ -184,11 +188,16 @@ impl Sequence {
         is_first.then_some(decoded)
     }
 
-    /// It lost its place. Its tokens are decoded again when it gets another.
+    /// It lost its place. What is not kept of its tokens is decoded again when it gets another.
     pub(super) fn displace(&mut self) -> Option<SequenceId> {
         self.decoded = 0;
         self.shared = 0;
         self.slot.take()
+    }
+
+    /// Tokens of which it gets back what it had computed.
+    pub(super) fn kept_aside(&self) -> usize {
+        self.aside.as_ref().map_or(0, |state| to_usize(state.tokens()))
     }
 
     /// Whether it lost its place once and has not computed again what it had.

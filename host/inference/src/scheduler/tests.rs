@@ -2,6 +2,7 @@
 
 mod adapters;
 mod alike;
+mod aside;
 mod cache;
 mod endings;
 mod fixed;
@@ -48,8 +49,13 @@ struct Heard {
     end: Option<Result<Finish, GenerateError>>,
 }
 
-const LIMITS: Limits =
-    Limits { step_rows: 256, prefix_cache: true, stalled_reader: Duration::from_secs(30), deterministic: false };
+const LIMITS: Limits = Limits {
+    step_rows: 256,
+    prefix_cache: true,
+    stalled_reader: Duration::from_secs(30),
+    deterministic: false,
+    aside_bytes: 1 << 20,
+};
 
 fn ask(command: impl Into<String>) -> Ask {
     Ask {
@@ -289,7 +295,7 @@ fn sixteen_streams_share_their_steps() {
 fn a_stalled_reader_is_parked_and_others_go_on() {
     let whole = Bench::new(Settings::default()).hear(&ask("count 300"));
     for sequences in [1, 4] {
-        // With a single place, the parked one loses its own to the others, and is computed again.
+        // With a single place, the parked one loses its own to the others.
         let mut bench = Bench::new(Settings { max_sequences: sequences, ..Settings::default() });
         let mut stalled = bench.submit(&Ask { buffer: 4_096, ..ask("count 300") });
         let mut other = bench.submit(&ask("count 100"));

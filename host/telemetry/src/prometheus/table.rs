@@ -168,6 +168,11 @@ pub static FAMILIES: &[Family] = &[
         "Tokens of prompts decoded, and of replies that had to be computed again.",
     ),
     counter("tollgate_model_cached_tokens_total", &["model"], "Tokens of prompts that were found in the cache."),
+    counter(
+        "tollgate_model_restored_tokens_total",
+        &["model"],
+        "Tokens that a request got back with a new place in the cache, without computing them again.",
+    ),
     gauge("tollgate_model_loaded", &["model"], "1 while the model is in memory, 0 when its next request loads it."),
     gauge("tollgate_model_leases", &["model"], "Requests that use the model; it stays in memory while there are any."),
     gauge("tollgate_model_predicted_bytes", &["model"], "Memory that the model takes, predicted before it is loaded."),

@@ -20,7 +20,7 @@ impl Chance {
 }
 
 /// A short request with any parameters, always the same for the same number.
-fn request(number: u64) -> Ask {
+pub(super) fn request(number: u64) -> Ask {
     let mut chance = Chance(number);
     let length = 8 + chance.below(33);
     let command = match chance.below(6) {
@@ -48,7 +48,7 @@ fn request(number: u64) -> Ask {
 }
 
 /// All but how much of the prompt was cached, which depends on who came before.
-fn essence(mut heard: Heard) -> Heard {
+pub(super) fn essence(mut heard: Heard) -> Heard {
     if let Some(Ok(finish)) = &mut heard.end {
         finish.usage.cached = 0;
     }
@@ -97,7 +97,7 @@ fn ten_thousand_requests_are_the_same_alone_and_in_any_company() {
         });
     }
     assert!(together.gauges.preemptions() > 100, "{}", together.gauges.preemptions());
-    assert!(together.gauges.cached_tokens() > 10_000);
+    assert!(together.gauges.cached_tokens() > 10_000 && together.gauges.restored_tokens() > 1_000);
     let busy: u64 = together.gauges.rows_per_step().iter().skip(3).sum();
     assert!(busy > 1_000, "they were together indeed: {busy}");
 }
