@@ -171,6 +171,33 @@ async fn keep_alive_and_pins() {
     until("it is unloaded", || async { state(&gateway, "brief").await == "cold" }).await;
 }
 
+/// A request says how long its model stays; never longer than the config does, and what is pinned stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_says_how_long_its_model_stays() {
+    let place = Place::new();
+    place.write("models/open.toml", &scripted(1, ""));
+    place.write("models/brief.toml", &scripted(1, "keep_alive_s = 0"));
+    place.write("models/kept.toml", &scripted(1, "pin = true"));
+    let gateway = place.start().await;
+    let ask = async |model: &str, keep_alive: Value| {
+        let answer = gateway.client.chat(model, "say here", json!({ "keep_alive": keep_alive })).await;
+        assert_eq!((answer.status, answer.content()), (StatusCode::OK, "here".to_owned()), "{model}: {}", answer.text());
+    };
+    ask("open", json!("1h")).await;
+    assert_eq!(state(&gateway, "open").await, "ready");
+    ask("open", json!(0)).await;
+    until("it has gone after its answer", || async { state(&gateway, "open").await == "cold" }).await;
+    ask("open", json!(-1)).await;
+    assert_eq!(state(&gateway, "open").await, "ready");
+    ask("brief", json!("1h")).await;
+    until("the operator's word holds", || async { state(&gateway, "brief").await == "cold" }).await;
+    ask("kept", json!(0)).await;
+    until("nobody uses it", || async { gauge(&gateway, "kept", "leases").await == 0 }).await;
+    assert_eq!(state(&gateway, "kept").await, "ready");
+    let answer = gateway.client.chat("open", "say here", json!({ "keep_alive": "soon" })).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text());
+}
+
 /// P-U4: another file under the same name. What runs finishes on the old one, and no answer is of both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_is_swapped_under_streams() {

@@ -9,6 +9,7 @@ mod embeddings;
 mod error;
 mod fields;
 mod headers;
+mod keep_alive;
 mod logprobs;
 mod messages;
 mod models;

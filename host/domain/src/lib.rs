@@ -16,5 +16,5 @@ pub use logprobs::TokenLogprobs;
 pub use message::{BlobRef, Content, Message, Origin, Part, Role, ToolCall, ToolSpec};
 pub use principal::{Certificate, Principal, RequestHead};
 pub use refusal::{Refusal, RefusalKind};
-pub use request::{Attribute, ChatRequest, FinishReason, Parameters, Piece, Usage};
+pub use request::{Attribute, ChatRequest, FinishReason, KeepAlive, Parameters, Piece, Usage};
 pub use shares::{Share, Shares};

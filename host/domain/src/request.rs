@@ -79,6 +79,15 @@ pub struct ChatRequest {
     pub fields: Vec<Attribute>,
 }
 
+/// How long a model is to stay in memory without a request, as one asks for it. What the config says is the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// So many seconds, 0 to 31,536,000; 0 is until the last request has its reply.
+    Seconds(u32),
+    /// Until its room is needed.
+    Unlimited,
+}
+
 /// What streams. A tool's call is its name followed by its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {

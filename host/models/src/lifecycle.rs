@@ -241,6 +241,11 @@ impl Pool {
         self.with(|machine, now| machine.returned(key, incarnation, now));
     }
 
+    /// How long a model that somebody has a lease of stays without one; `None` is without end.
+    pub(crate) fn keep_alive(&self, key: Key, ms: Option<u64>) {
+        self.lock().machine.keep_alive(key, ms);
+    }
+
     /// It may be tried again at once after a failure.
     pub(crate) fn wake(&self, key: Key) {
         self.lock().machine.wake(key);

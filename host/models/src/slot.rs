@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tollgate_config::{Model as Spec, Object, Task};
-use tollgate_domain::Parameters;
+use tollgate_domain::{KeepAlive, Parameters};
 use tollgate_inference::Adapter as Handle;
 
 use self::adapter::{Adapter, Takes, Worn};
@@ -395,6 +395,16 @@ impl Lease {
     #[must_use]
     pub fn adapter(&self) -> Option<Handle> {
         self.0.adapter.as_ref().map(|worn| worn.handle.clone())
+    }
+
+    /// How long the model stays in memory without a lease from now on, until that is said again. Never longer than its config
+    /// says; of an adapter it is its base.
+    pub fn keep_alive(&self, asked: KeepAlive) {
+        let ms = match asked {
+            KeepAlive::Seconds(seconds) => Some(u64::from(seconds) * 1_000),
+            KeepAlive::Unlimited => None,
+        };
+        self.0.slot.pool.keep_alive(self.0.slot.key, ms);
     }
 
     /// How to decode, as far as the request or an adapter says; the rest is the engine's to fill in.

@@ -31,7 +31,19 @@ pub(crate) async fn identify(
                 chain.identified(&principal.tenant)?;
                 timings.lap("identify");
                 let listener = head.listener;
-                return Ok(Session { generation, principal, listener, ids, chain, timings, encoders, bodies, memory: None });
+                let (memory, keep_alive) = (None, None);
+                return Ok(Session {
+                    generation,
+                    principal,
+                    listener,
+                    ids,
+                    chain,
+                    timings,
+                    encoders,
+                    bodies,
+                    memory,
+                    keep_alive,
+                });
             }
         }
     }

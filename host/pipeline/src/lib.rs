@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
-use tollgate_domain::{ChatRequest, Principal, Refusal, RequestHead, Share, Shares};
+use tollgate_domain::{ChatRequest, KeepAlive, Principal, Refusal, RequestHead, Share, Shares};
 use tollgate_models::Served;
 use tollgate_plugins::PluginHost;
 
@@ -105,6 +105,8 @@ pub struct Session {
     bodies: Arc<Shares>,
     /// Of those, what this request's takes.
     memory: Option<Share>,
+    /// How long the model that answers is to stay in memory.
+    keep_alive: Option<KeepAlive>,
 }
 
 impl Pipeline {
@@ -219,6 +221,12 @@ impl Session {
     /// Holds the body's memory until the model has its prompt: the text lives as long.
     pub fn hold(&mut self, memory: Share) {
         self.memory = Some(memory);
+    }
+
+    /// How long the model that answers is to stay in memory without a request from now on, as far as its config allows; `None`
+    /// leaves that as it is.
+    pub fn keep_alive(&mut self, asked: Option<KeepAlive>) {
+        self.keep_alive = asked;
     }
 
     /// The models that the sender may use.

@@ -42,6 +42,7 @@ pub(crate) async fn run(
     let deadline = Instant::now() + model.deadline();
     let names_tokens = !request.parameters.logit_bias.is_empty();
     let mut turn = Turn::new(&generation, model, (&session.ids.request_id, principal.tenant.as_str()), deadline, names_tokens);
+    turn.keep_alive(session.keep_alive);
     let place = turn.place().await?;
     session.chain.settle(route, &principal.tenant)?;
 

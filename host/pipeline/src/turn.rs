@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tollgate_domain::{Refusal, RefusalKind, Share};
+use tollgate_domain::{KeepAlive, Refusal, RefusalKind, Share};
 use tollgate_models::{GenerateError, Lease, LeaseError, ModelMetrics, ProviderError, Remote, Served, SubmitError, Ticket};
 
 use crate::Generation;
@@ -89,6 +89,8 @@ pub(crate) struct Turn {
     request_id: Arc<str>,
     tenant: String,
     deadline: Instant,
+    /// How long the one that answers is to stay in memory.
+    keep_alive: Option<KeepAlive>,
     /// Whose turn it is.
     model: Served,
     /// Those after it, the next one last.
@@ -117,10 +119,16 @@ impl Turn {
             request_id: Arc::clone(request_id),
             tenant: tenant.to_owned(),
             deadline,
+            keep_alive: None,
             model: model.clone(),
             left,
             first: None,
         }
+    }
+
+    /// How long the model that answers is to stay in memory, if the request says so.
+    pub(crate) fn keep_alive(&mut self, asked: Option<KeepAlive>) {
+        self.keep_alive = asked;
     }
 
     /// Until when the request has to be answered.
@@ -181,6 +189,9 @@ impl Turn {
                     () = self.retired() => return Err(Failure::new(retired_refusal(), None)),
                 };
                 let ticket = ticket(&lease, &self.tenant).map_err(|error| submit_failure(&error))?;
+                if let Some(asked) = self.keep_alive {
+                    lease.keep_alive(asked);
+                }
                 Ok(Place::Local(lease, ticket))
             }
             Served::Remote(remote) => {

@@ -34,7 +34,8 @@ pub(crate) async fn chat(
     session.may_chat()?;
     let (json, memory) = body::read_json(api, &parts.headers, body, session.body()).await?;
     session.hold(memory);
-    let Decoded { chat, is_stream, include_usage } = request::decode(json)?;
+    let Decoded { chat, is_stream, include_usage, keep_alive } = request::decode(json)?;
+    session.keep_alive(keep_alive);
     let ids = parts.extensions.get::<RequestIds>().ok_or(Failure::Internal("the request came without its ids"))?;
     let with_logprobs = chat.parameters.logprobs.is_some();
     let reply = session.chat(chat, DIALECT, is_stream).await?;

@@ -5,6 +5,7 @@
 
 use tollgate_domain::Refusal;
 
+use super::keep_alive::keep_alive;
 use super::messages::{NO_TOOLS, messages};
 use super::read;
 use super::request::{Draft, logit_bias, response_format, stops, stream_options};
@@ -219,6 +220,15 @@ pub static FIELDS: &[Field] = &[
             draft.pass_on(path, &json);
             Ok(())
         },
+    },
+    Field {
+        name: "keep_alive",
+        treatment: Extension,
+        taken: &["0", "300", "-1", r#""1h30m""#],
+        refused: &["31536001", "1.5", r#""soon""#],
+        note: "Seconds, or a duration such as `1h30m`, that the model stays in memory without a request; negative: until its room is \
+               needed. See [below](#keep_alive).",
+        read: |draft, path, json| set(&mut draft.keep_alive, keep_alive(path, &json)),
     },
     Field {
         name: "min_p",

@@ -2,7 +2,7 @@
 //!
 //! Which field is read how is the table's (`fields.rs`); here is what comes of them together.
 
-use tollgate_domain::{Attribute, ChatRequest, Message, Parameters, Refusal};
+use tollgate_domain::{Attribute, ChatRequest, KeepAlive, Message, Parameters, Refusal};
 
 use super::{fields, read};
 use crate::json::{Json, shown};
@@ -21,6 +21,8 @@ pub(crate) struct Decoded {
     pub(crate) is_stream: bool,
     /// With a last chunk that counts the tokens.
     pub(crate) include_usage: bool,
+    /// How long the model is to stay in memory.
+    pub(crate) keep_alive: Option<KeepAlive>,
 }
 
 /// A request while its fields are read, one after the other in the client's order.
@@ -34,6 +36,7 @@ pub(crate) struct Draft {
     pub(crate) logprobs: bool,
     pub(crate) top_logprobs: Option<u32>,
     pub(crate) format: Option<String>,
+    pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) is_stream: bool,
     pub(crate) stream_options: Option<StreamOptions>,
     pub(crate) passed_on: Vec<Attribute>,
@@ -94,7 +97,7 @@ impl Draft {
             fields: self.passed_on,
         };
         let include_usage = self.stream_options.is_some_and(|options| options.include_usage);
-        Ok(Decoded { chat, is_stream: self.is_stream, include_usage })
+        Ok(Decoded { chat, is_stream: self.is_stream, include_usage, keep_alive: self.keep_alive })
     }
 
     /// Keeps a value that templates and plugins see as it is.

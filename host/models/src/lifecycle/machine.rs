@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) bytes: u64,
     /// Whether it stays once it is loaded.
     pub(crate) is_pinned: bool,
-    /// How long it stays without a lease; `None`: until its bytes are needed.
+    /// How long it stays without a lease at most; `None`: until its bytes are needed.
     pub(crate) keep_alive_ms: Option<u64>,
 }
 
@@ -177,7 +177,11 @@ impl Machine {
     /// A lease ended.
     pub(crate) fn returned(&mut self, key: Key, incarnation: Incarnation, now: u64) -> Vec<Effect> {
         let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
-        if !entry.returned(incarnation, now) || (self.queue.is_empty() && !self.is_over() && !self.is_forgotten(key)) {
+        if !entry.returned(incarnation, now) {
+            return Vec::new();
+        }
+        let is_due = entry.expires().is_some_and(|at| at <= now);
+        if self.queue.is_empty() && !self.is_over() && !self.is_forgotten(key) && !is_due {
             return Vec::new();
         }
         self.plan(now)
@@ -226,6 +230,14 @@ impl Machine {
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: u64) -> Vec<Effect> {
         self.plan(now)
+    }
+
+    /// How long it stays without a lease from its next one's end on, but never longer than was known of it before; `None` is
+    /// until its bytes are needed.
+    pub(crate) fn keep_alive(&mut self, key: Key, ms: Option<u64>) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.keep_alive(ms);
+        }
     }
 
     /// It may be tried again at once.

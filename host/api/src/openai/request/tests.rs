@@ -1,7 +1,7 @@
 //! From wire to request, and what is refused on the way.
 
 use proptest::prelude::*;
-use tollgate_domain::RefusalKind;
+use tollgate_domain::{KeepAlive, RefusalKind};
 
 use super::*;
 use crate::json;
@@ -79,9 +79,10 @@ fn what_is_honoured_arrives() {
         "min_p":0.125,"repeat_penalty":1.5,"frequency_penalty":-2,"presence_penalty":2,"max_completion_tokens":7,"seed":3,
         "logit_bias":{"50":-100,"7":2.5,"8":null},"logprobs":true,"top_logprobs":5,"stop":["a","b"],
         "stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false},
-        "template":"decision","context":{"z":1,"a":[2]}}"#;
+        "template":"decision","context":{"z":1,"a":[2]},"keep_alive":"5m"}"#;
     let decoded = decoded(text).unwrap();
     assert!(decoded.is_stream && decoded.include_usage);
+    assert_eq!(decoded.keep_alive, Some(KeepAlive::Seconds(300)));
     let expected = Parameters {
         max_tokens: Some(7),
         temperature: Some(0.5),

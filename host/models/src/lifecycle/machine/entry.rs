@@ -40,6 +40,8 @@ pub(super) struct Ready {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) facts: Facts,
+    /// How long it stays without a lease: what was asked for last, within what is in the facts.
+    keep_alive_ms: Option<u64>,
     /// Bytes of its adapters.
     pub(super) adapters: u64,
     pub(super) phase: Phase,
@@ -57,6 +59,7 @@ impl Entry {
     pub(super) fn new(facts: Facts) -> Self {
         Entry {
             load_ms: LOAD_BASE_MS + facts.bytes / BYTES_PER_MS,
+            keep_alive_ms: facts.keep_alive_ms,
             facts,
             adapters: 0,
             phase: Phase::Cold,
@@ -73,6 +76,11 @@ impl Entry {
     /// Bytes that it takes with its adapters.
     pub(super) fn bytes(&self) -> u64 {
         self.facts.bytes.saturating_add(self.adapters)
+    }
+
+    /// Stays so long without a lease, if it may.
+    pub(super) fn keep_alive(&mut self, ms: Option<u64>) {
+        self.keep_alive_ms = [ms, self.facts.keep_alive_ms].into_iter().flatten().min();
     }
 
     /// Counts a request.
@@ -179,7 +187,7 @@ impl Entry {
         if self.leases > 0 || self.stays() {
             return None;
         }
-        if self.is_forgotten { Some(0) } else { self.facts.keep_alive_ms.map(|ms| ready.idle_since.saturating_add(ms)) }
+        if self.is_forgotten { Some(0) } else { self.keep_alive_ms.map(|ms| ready.idle_since.saturating_add(ms)) }
     }
 
     /// The next time after `seen` at which something may change by itself.

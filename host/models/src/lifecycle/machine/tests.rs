@@ -134,6 +134,40 @@ fn what_nobody_uses_goes_after_its_time_and_what_is_forgotten_at_once() {
 }
 
 #[test]
+fn a_request_says_how_long_a_model_stays_but_never_longer_than_the_config() {
+    let mut machine = machine(300, &[Facts { keep_alive_ms: Some(5_000), ..KEEPS }, KEEPS, KEEPS]);
+    for key in 0..2 {
+        let lease = load(&mut machine, key, key, 0);
+        machine.keep_alive(Key(key), Some(0));
+        assert_eq!(machine.tick(1), [], "not while it is used");
+        assert_eq!(
+            machine.returned(Key(key), lease, 1),
+            [Effect::Unload(Key(key))],
+            "at once, in the millisecond of the last look"
+        );
+        assert_eq!(machine.unloaded(Key(key), 2), []);
+    }
+    for (asked, capped, free) in
+        [(Some(3_000), Some(4_000), Some(4_000)), (Some(9_000), Some(6_000), Some(10_000)), (None, Some(6_000), None)]
+    {
+        for (key, at) in [(0, capped), (1, free)] {
+            let lease = load(&mut machine, key, 10 + key, 3);
+            machine.keep_alive(Key(key), asked);
+            assert_eq!(machine.returned(Key(key), lease, 1_000), []);
+            assert_eq!(machine.next_tick(), at, "model {key}, {asked:?}");
+            assert_eq!(machine.unload(Key(key)), Ok(vec![Effect::Unload(Key(key))]));
+            machine.unloaded(Key(key), 1_001);
+        }
+    }
+    // It pins nothing: room is made as ever.
+    let lease = load(&mut machine, 1, 20, 2_000);
+    machine.keep_alive(Key(1), None);
+    machine.returned(Key(1), lease, 2_001);
+    machine.set_limits(100, 64, 10_000);
+    assert_eq!(machine.ask(Key(2), Ticket(21), 10_000).1, [Effect::Unload(Key(1))]);
+}
+
+#[test]
 fn one_that_took_more_than_was_predicted_pushes_idle_ones_out() {
     let mut machine = machine(200, &[KEEPS, KEEPS]);
     let lease = load(&mut machine, 0, 1, 0);
@@ -227,6 +261,9 @@ impl World {
             0..=3 => {
                 let (ticket, key) = (Ticket(self.next_ticket), Key(which as u64 % self.bytes.len() as u64));
                 self.next_ticket += 1;
+                if which % 5 == 0 {
+                    self.machine.keep_alive(key, (which % 2 == 0).then_some(time));
+                }
                 let (asked, effects) = self.machine.ask(key, ticket, self.now);
                 match asked {
                     Asked::Granted(incarnation) => self.leases.push((key, incarnation)),
