@@ -136,6 +136,30 @@ async fn what_becomes_of_safetensors_is_the_operators_choice() {
     assert_eq!(good(&place, &["rollback", "kept"]).await["digest"], kept["digest"]);
 }
 
+/// B10: what safetensors become without a word on the command line is in the config, for one model and for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_safetensors_is_in_the_config() {
+    let place = Place::new();
+    let hf = demo("hf");
+    place.write("tollgate.toml", "[models]\nstartup = \"lazy\"\nquantization = \"none\"\n");
+    place.write("models/small.toml", "backend = \"llama\"\nartifact = \"installed:small\"\nquantization = \"q8_0\"\n");
+    let small = good(&place, &["import", text(&hf), "--name", "small"]).await;
+    assert_eq!((&small["format"], &small["converted"]["report"]["quantization"]), (&json!("gguf"), &json!("q8_0")), "{small}");
+    let asked = good(&place, &["import", text(&hf), "--name", "asked", "--convert", "f16"]).await;
+    assert_eq!(asked["converted"]["report"]["quantization"], json!("f16"), "the command has the last word: {asked}");
+    let kept = good(&place, &["import", text(&hf), "--name", "kept"]).await;
+    assert_eq!((&kept["format"], &kept["converted"]), (&json!("safetensors"), &Value::Null), "{kept}");
+
+    // Whoever then has llama.cpp serve them hears of the command that converts them.
+    place.write("models/kept.toml", "backend = \"llama\"\nartifact = \"installed:kept\"\nquantization = \"q8_0\"\n");
+    let gateway = place.start().await;
+    let models = gateway.admin(&["models"]).await;
+    let error = models.as_array().unwrap().iter().find(|entry| entry["id"] == "kept").unwrap()["error"].to_string();
+    assert!(error.contains("installed as safetensors") && error.contains("--convert auto"), "{error}");
+    let answer = gateway.client.chat("small", "What is Tollgate?", json!({ "temperature": 0, "max_tokens": 16 })).await;
+    assert!(answer.status == StatusCode::OK && !answer.content().is_empty(), "{}", answer.text());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_not_whole_is_refused_by_name() {
     let place = Place::new();

@@ -45,7 +45,7 @@ pub use config::{Config, Object, load};
 pub use files::content_hash;
 pub use key::{Key, Keys, Timestamp, load_keys};
 pub use listener::{Addresses, Dialect, Listener, ListenerLimits, Tls};
-pub use model::{Backend, KvCache, Model, Sampling, Scripted, Task};
+pub use model::{Backend, KvCache, Model, Quantization, Sampling, Scripted, Task};
 pub use network::Network;
 pub use plugin::{Capability, OnFailure, Plugin, PluginLimits};
 pub use problem::{Problem, Problems};

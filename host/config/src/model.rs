@@ -68,6 +68,10 @@ pub struct Model {
     /// heads have to be a multiple of 32 wide for the last two. Default `f16`. `llama` only.
     #[serde(default)]
     pub kv_cache: KvCache,
+    /// What safetensors become when they are installed under the artifact's name and the command does not say; without it, what
+    /// `models.quantization` says. Refused but for `llama` with `installed:NAME`.
+    #[serde(default)]
+    pub quantization: Option<Quantization>,
     /// Whether the same request has the same reply to the last bit, however busy the model is. Every sequence is then decoded by
     /// itself, which is slower with many at once, and `context_tokens` is divided equally among the sequences. Default false.
     #[serde(default)]
@@ -144,6 +148,27 @@ impl fmt::Display for Task {
             Self::Rerank => "rerank",
         })
     }
+}
+
+/// What safetensors become when they are installed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Quantization {
+    /// GGUF in what fits: 16 bits below 100 million values, else `q8_0` or `q4_k_m` by the memory for models.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// GGUF with about 4.8 bits a value.
+    #[serde(rename = "q4_k_m")]
+    Q4KM,
+    /// GGUF with 8.5 bits a value.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// GGUF with 16 bits a value.
+    #[serde(rename = "f16")]
+    F16,
+    /// They stay as they are.
+    #[serde(rename = "none")]
+    Off,
 }
 
 /// How the numbers of a key-value pool are stored.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Quantization;
 use crate::provider::HostPort;
 use crate::telemetry::Telemetry;
 use crate::text::PublicKey;
@@ -101,6 +102,8 @@ pub struct Models {
     pub trusted_keys: Vec<PublicKey>,
     /// Whether models that nobody has signed may be installed. Default false.
     pub unsigned: bool,
+    /// What safetensors become when they are installed and neither the command nor the model's file says. Default `auto`.
+    pub quantization: Quantization,
     /// Hosts with their ports that models of the backend `provider` may send prompts to, up to 64. Default none.
     #[schemars(length(max = 64))]
     pub egress: Vec<HostPort>,
@@ -127,6 +130,7 @@ impl Default for Models {
             onnxruntime: None,
             trusted_keys: Vec::new(),
             unsigned: false,
+            quantization: Quantization::Auto,
             egress: Vec::new(),
         }
     }

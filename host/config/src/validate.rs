@@ -14,6 +14,7 @@ use crate::model::{Backend, Model};
 use crate::plugin::OnFailure;
 use crate::problem::{Problem, suggest};
 use crate::route::Route;
+use crate::source::Source;
 use crate::telemetry::Endpoint;
 use crate::text::Id;
 
@@ -128,6 +129,7 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn model(model: &Object<Model>, problems: &mut Vec<Problem>) {
     let backend = model.backend;
+    quantization(model, problems);
     if adapter::adapter(model, problems) || backend == Backend::Provider {
         return;
     }
@@ -154,6 +156,15 @@ fn model(model: &Object<Model>, problems: &mut Vec<Problem>) {
     if model.deterministic && backend != Backend::Llama {
         let message = format!("`deterministic` has no effect with the backend `{backend}`");
         problems.push(model.problem("deterministic", message, "remove it"));
+    }
+}
+
+/// Reports what is to become of safetensors that are not installed for this model.
+fn quantization(model: &Object<Model>, problems: &mut Vec<Problem>) {
+    let is_installed = matches!(model.artifact, Some(Source::Installed(_)));
+    if model.quantization.is_some() && (model.backend != Backend::Llama || model.base.is_some() || !is_installed) {
+        let message = "`quantization` has an effect only on what is installed for the backend `llama`, adapters excepted";
+        problems.push(model.problem("quantization", message, "remove it, or set `artifact = \"installed:NAME\"`"));
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-use tollgate_artifacts::{Store, StoreError};
+use tollgate_artifacts::{Format, Store, StoreError};
 use tollgate_config::Source;
 use tollgate_formats::gguf::{self, Gguf};
 use tollgate_formats::{FormatError, gguf::check_model};
@@ -105,6 +105,18 @@ pub enum ArtifactError {
     NotInstalled {
         /// What was asked for.
         name: String,
+    },
+    /// It is installed in a format that llama.cpp does not run.
+    #[error(
+        "`{name}` is installed as safetensors, and llama.cpp runs GGUF: `tollgate model import {} --name {name} --convert auto` makes \
+         that of it",
+        folder.display()
+    )]
+    Unconverted {
+        /// What was asked for.
+        name: String,
+        /// Where it is.
+        folder: PathBuf,
     },
     /// What is installed cannot be read.
     #[error(transparent)]
@@ -250,6 +262,9 @@ impl Library {
         let missing = || ArtifactError::NotInstalled { name: name.to_owned() };
         let parsed = name.parse().map_err(|_| missing())?;
         let version = self.store.current(&parsed)?.ok_or_else(missing)?;
+        if wanted == Wanted::Gguf && version.manifest.format == Format::Safetensors {
+            return Err(ArtifactError::Unconverted { name: name.to_owned(), folder: version.folder });
+        }
         let known = version.manifest.files.iter().map(|file| (file.path.to_string(), file.sha256.to_string())).collect();
         let (path, digest) = match wanted {
             Wanted::Gguf | Wanted::Adapter => {

@@ -190,7 +190,7 @@ impl Plan {
             lines.push(format!("aliases = [{}]", toml_text::string(&alias)));
         }
         self.note_kind(model, id);
-        let quantization = self.note_quantization(model);
+        let quantization = self.note_quantization(model, id, &mut lines);
         self.numbers(model, id, &mut lines);
 
         let mut inputs = model.settings().map(|(_, setting)| setting.file.as_str()).collect::<Vec<_>>();
@@ -262,19 +262,22 @@ impl Plan {
         }
     }
 
-    /// Says what becomes of a quantization; gives its name at install, where it has one.
-    fn note_quantization(&mut self, model: &Draft) -> Option<&'static str> {
+    /// Writes a quantization down where there is one like it; else gives its name, if it has one, for the operator to choose by.
+    fn note_quantization(&mut self, model: &Draft, id: &str, lines: &mut Vec<String>) -> Option<&'static str> {
         let setting = model.quantization.as_ref()?;
         if matches!(model.weights, Some((_, Weights::Gguf { .. }))) {
             self.drop_setting(setting, "is in the GGUF file already", "nothing");
             return None;
         }
         let name = weights::quantization(&setting.value);
-        let instead = match name {
-            Some(name) => format!("choose `quantization = \"{name}\"` when you install the weights"),
-            None => "choose a quantization when you install the weights".to_owned(),
-        };
-        self.drop_setting(setting, "is not a model's setting: weights are quantized when they are installed", instead);
+        if let Some(name @ ("q4_k_m" | "q8_0" | "f16")) = name {
+            let line = format!("quantization = \"{name}\"");
+            self.keep(setting, id, &line, "weights are quantized when they are installed");
+            lines.push(line);
+            return None;
+        }
+        let why = "is none that weights are quantized to when they are installed";
+        self.drop_setting(setting, why, "choose `quantization` by docs/config.md; without it, what fits is taken");
         name
     }
 

@@ -102,6 +102,18 @@ pub(crate) enum Convert {
     Off,
 }
 
+impl From<tollgate_config::Quantization> for Convert {
+    fn from(configured: tollgate_config::Quantization) -> Self {
+        match configured {
+            tollgate_config::Quantization::Auto => Self::Auto,
+            tollgate_config::Quantization::Q4KM => Self::Q4KM,
+            tollgate_config::Quantization::Q8_0 => Self::Q8_0,
+            tollgate_config::Quantization::F16 => Self::F16,
+            tollgate_config::Quantization::Off => Self::Off,
+        }
+    }
+}
+
 impl Convert {
     /// How numbers are to be stored. `Off` has no say in that.
     pub(crate) fn quantization(self) -> Quantization {
@@ -147,7 +159,8 @@ pub(crate) struct Import {
     /// The model that an adapter without a manifest was made for: a name or a digest.
     #[arg(long)]
     pub(crate) base: Option<Which>,
-    /// What becomes of safetensors and PEFT adapters; by default `auto`, unless the config serves them by candle.
+    /// What becomes of safetensors and PEFT adapters; by default what `quantization` in the config says, or `auto`, unless the config
+    /// serves them by candle.
     #[arg(long, value_enum)]
     pub(crate) convert: Option<Convert>,
     #[command(flatten)]
@@ -174,7 +187,8 @@ pub(crate) struct Pull {
     /// The model that an adapter without a manifest was made for: a name or a digest.
     #[arg(long)]
     pub(crate) base: Option<Which>,
-    /// What becomes of safetensors and PEFT adapters; by default `auto`, unless the config serves them by candle.
+    /// What becomes of safetensors and PEFT adapters; by default what `quantization` in the config says, or `auto`, unless the config
+    /// serves them by candle.
     #[arg(long, value_enum)]
     pub(crate) convert: Option<Convert>,
     #[command(flatten)]

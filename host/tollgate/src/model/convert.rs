@@ -88,11 +88,10 @@ pub(super) fn after(
 fn decide(opened: &Opened, installed: &Installed, wish: &Wish<'_>) -> anyhow::Result<Option<Task>> {
     let manifest = &installed.manifest;
     let config = wish.config.exists().then(|| tollgate_config::load(wish.config).ok()).flatten();
-    let quantization = match wish.convert {
-        Some(Convert::Off) => return Ok(None),
-        Some(asked) => asked.quantization(),
-        None => Quantization::Auto,
-    };
+    if wish.convert == Some(Convert::Off) {
+        return Ok(None);
+    }
+    let configured = config.as_ref().map_or(Convert::Auto, |config| configured(config, manifest.name.as_str()));
     let budget_bytes = config
         .as_ref()
         .and_then(|config| config.settings.models.memory_mib)
@@ -103,6 +102,10 @@ fn decide(opened: &Opened, installed: &Installed, wish: &Wish<'_>) -> anyhow::Re
                 && let Some(id) = config.as_ref().and_then(|config| served_by_candle(config, manifest.name.as_str()))
             {
                 tell(&format!("it stays safetensors, as models/{id}.toml in the config has it"));
+                return Ok(None);
+            }
+            if wish.convert.is_none() && configured == Convert::Off {
+                tell("it stays safetensors, as `quantization` in the config has it");
                 return Ok(None);
             }
             None
@@ -126,14 +129,26 @@ fn decide(opened: &Opened, installed: &Installed, wish: &Wish<'_>) -> anyhow::Re
             return Ok(None);
         }
     };
+    let quantization = wish.convert.unwrap_or(configured).quantization();
     Ok(Some(Task { quantization, base, budget_bytes }))
+}
+
+/// What the config has safetensors of this name become: what a model that serves them says, or else what is said for all.
+fn configured(config: &Config, name: &str) -> Convert {
+    let mut of_name = config.models.values().filter(|model| model.artifact.as_ref().is_some_and(|source| is_of(source, name)));
+    of_name.find_map(|model| model.quantization).unwrap_or(config.settings.models.quantization).into()
+}
+
+/// Whether a model is made of what is installed under this name.
+fn is_of(source: &Source, name: &str) -> bool {
+    matches!(source, Source::Installed(installed) if installed.as_str() == name)
 }
 
 /// The model of the config that serves the safetensors of this name as they are.
 fn served_by_candle<'a>(config: &'a Config, name: &str) -> Option<&'a str> {
-    let is_of = |source: &Source| matches!(source, Source::Installed(installed) if installed.as_str() == name);
+    let is_of_name = |source: &Source| is_of(source, name);
     let found =
-        config.models.values().find(|model| model.backend == Backend::Candle && model.artifact.as_ref().is_some_and(is_of));
+        config.models.values().find(|model| model.backend == Backend::Candle && model.artifact.as_ref().is_some_and(is_of_name));
     found.map(|model| model.id.as_str())
 }
 
