@@ -81,6 +81,7 @@ fn add_model(scrape: &mut Scrape, model: &Model) {
             ("tollgate_model_cache_cells", u64::from(engine.capabilities().context_tokens)),
             ("tollgate_model_decoded_tokens_total", engine.gauges().decoded_tokens()),
             ("tollgate_model_cached_tokens_total", engine.gauges().cached_tokens()),
+            ("tollgate_model_restored_tokens_total", engine.gauges().restored_tokens()),
         ] {
             scrape.count(name, &[id], count);
         }

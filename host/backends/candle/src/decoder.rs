@@ -4,11 +4,13 @@
 //! they decode after the first step; here the cache is the caller's ([`State`]), and any row may have logits. The tests compare
 //! both.
 
+mod adapter;
+
 use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::{rms_norm, softmax_last_dim};
 use rayon::ThreadPool;
-use tollgate_backend::BackendError;
-use tollgate_backend_hf::{Part, Serial};
+use tollgate_backend::{AdapterId, BackendError};
+use tollgate_backend_hf::{Lora, Part, Serial};
 
 use crate::layers::{Attention, Layer, Linear, Mlp};
 use crate::rope::Rope;
@@ -37,6 +39,7 @@ struct Pass {
     position: usize,
     full: Option<Tensor>,
     windowed: Option<Tensor>,
+    adapter: Option<AdapterId>,
 }
 
 impl Decoder {
@@ -54,7 +57,7 @@ impl Decoder {
             .collect::<std::result::Result<Vec<_>, _>>()?;
         let norm = crate::layers::norm(&spec, weights, "model.norm", spec.hidden)?;
         let head = if spec.tied {
-            Linear::new(embedding.clone(), None)
+            Linear::new("lm_head", embedding.clone(), None, spec.words, spec.hidden)
         } else {
             Linear::load(weights, "lm_head", spec.words, spec.hidden, false)?
         };
@@ -71,6 +74,7 @@ impl Decoder {
             position,
             full: if count > 1 { Some(mask(count, total, usize::MAX)?) } else { None },
             windowed: if count > 1 || total > self.spec.window { Some(mask(count, total, self.spec.window)?) } else { None },
+            adapter: part.adapter,
         };
         let tokens = Tensor::new(part.tokens, &Device::Cpu)?;
         let mut x = self.embedding.index_select(&tokens, 0)?;
@@ -85,7 +89,7 @@ impl Decoder {
         }
         let wanted: Vec<u32> = part.wanted.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect();
         let x = x.index_select(&Tensor::new(wanted.as_slice(), &Device::Cpu)?, 0)?;
-        let logits = self.head.forward(&rms_norm(&x, &self.norm, self.spec.eps)?)?;
+        let logits = self.head.forward(&rms_norm(&x, &self.norm, self.spec.eps)?, part.adapter)?;
         bend(logits, self.spec.logit_cap)?.flatten_all()?.to_vec1::<f32>()
     }
 
@@ -94,7 +98,7 @@ impl Decoder {
         let added = self.attend(layer, &normed, cache, pass)?;
         let x = (x + self.norm_output(added, layer.after_attention.as_ref())?)?;
         let normed = rms_norm(&x, &layer.before_mlp, self.spec.eps)?;
-        let added = self.feed(&layer.mlp, &normed)?;
+        let added = self.feed(&layer.mlp, &normed, pass.adapter)?;
         x + self.norm_output(added, layer.after_mlp.as_ref())?
     }
 
@@ -110,11 +114,11 @@ impl Decoder {
         let (heads, kv_heads, dimensions) = (self.spec.heads, self.spec.kv_heads, self.spec.head_dim);
         let count = x.dim(0)?;
         let rope = self.local_rope.as_ref().filter(|_| layer.is_windowed).unwrap_or(&self.rope);
-        let q = self.heads(&query.forward(x)?, heads, query_norm.as_ref())?;
+        let q = self.heads(&query.forward(x, pass.adapter)?, heads, query_norm.as_ref())?;
         let q = rope.turn(&q, pass.position)?;
-        let k = self.heads(&key.forward(x)?, kv_heads, key_norm.as_ref())?;
+        let k = self.heads(&key.forward(x, pass.adapter)?, kv_heads, key_norm.as_ref())?;
         let k = rope.turn(&k, pass.position)?;
-        let v = self.heads(&value.forward(x)?, kv_heads, None)?;
+        let v = self.heads(&value.forward(x, pass.adapter)?, kv_heads, None)?;
         let (k, v) = match cache.take() {
             Some((keys, values)) => (Tensor::cat(&[&keys, &k], 1)?.contiguous()?, Tensor::cat(&[&values, &v], 1)?.contiguous()?),
             None => (k, v),
@@ -136,7 +140,7 @@ impl Decoder {
         let seen = softmax_last_dim(&scores)?.matmul(&v)?;
         let seen =
             seen.reshape((heads, count, dimensions))?.transpose(0, 1)?.contiguous()?.reshape((count, heads * dimensions))?;
-        output.forward(&seen)
+        output.forward(&seen, pass.adapter)
     }
 
     /// Rows to (heads, tokens, dimensions).
@@ -146,15 +150,15 @@ impl Decoder {
         x.transpose(0, 1)?.contiguous()
     }
 
-    fn feed(&self, mlp: &Mlp, x: &Tensor) -> Result<Tensor> {
-        let gate = mlp.gate.forward(x)?;
+    fn feed(&self, mlp: &Mlp, x: &Tensor, adapter: Option<AdapterId>) -> Result<Tensor> {
+        let gate = mlp.gate.forward(x, adapter)?;
         let gate = match self.spec.activation {
             Activation::Silu => gate.silu()?,
             Activation::GeluTanh => gate.gelu()?,
             Activation::Gelu => gate.gelu_erf()?,
             Activation::Relu => gate.relu()?,
         };
-        mlp.down.forward(&(gate * mlp.up.forward(x)?)?)
+        mlp.down.forward(&(gate * mlp.up.forward(x, adapter)?)?, adapter)
     }
 }
 
@@ -216,6 +220,14 @@ impl Serial for Decoder {
     fn truncate(&self, state: &mut State, length: u32) -> std::result::Result<(), String> {
         *state = state.first(length).map_err(|error| error.to_string())?;
         Ok(())
+    }
+
+    fn load_adapter(&mut self, adapter: AdapterId, lora: Lora) -> std::result::Result<(), String> {
+        self.adapt(adapter, lora).inspect_err(|_| self.forget(adapter))
+    }
+
+    fn drop_adapter(&mut self, adapter: AdapterId) {
+        self.forget(adapter);
     }
 }
 

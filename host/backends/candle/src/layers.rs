@@ -1,7 +1,9 @@
 //! The weights of a decoder's layers, by their names in the file.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Result, Tensor};
-use tollgate_backend::BackendError;
+use tollgate_backend::{AdapterId, BackendError};
 
 use crate::spec::{Family, Spec};
 use crate::weights::Weights;
@@ -12,6 +14,21 @@ type Loaded<T> = std::result::Result<T, BackendError>;
 pub(crate) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    source: Source,
+    /// What adapters add: matrices (rank, in) and (out, rank).
+    adapters: BTreeMap<AdapterId, (Tensor, Tensor)>,
+}
+
+/// The matrix of the file that a product has rows of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// As the file names it, without `.weight`.
+    pub(crate) module: String,
+    /// The first of its rows that the product has.
+    first: usize,
+    /// All of its rows.
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
 }
 
 pub(crate) struct Attention {
@@ -40,30 +57,53 @@ pub(crate) struct Layer {
 }
 
 impl Linear {
-    /// `weight` is (out, in).
-    pub(crate) fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Linear { weight, bias }
+    /// `weight` is (`rows`, `columns`), and adapters know it as `module`.
+    pub(crate) fn new(module: &str, weight: Tensor, bias: Option<Tensor>, rows: usize, columns: usize) -> Self {
+        let source = Source { module: module.to_owned(), first: 0, rows, columns };
+        Linear { weight, bias, source, adapters: BTreeMap::new() }
     }
 
     pub(crate) fn load(weights: &Weights, name: &str, out: usize, inner: usize, has_bias: bool) -> Loaded<Self> {
         let weight = weights.get(&format!("{name}.weight"), &[out, inner])?;
         let bias = if has_bias { Some(weights.get(&format!("{name}.bias"), &[out])?) } else { None };
-        Ok(Linear { weight, bias })
+        Ok(Linear::new(name, weight, bias, out, inner))
     }
 
-    /// Rows to rows.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = x.matmul(&self.weight.t()?)?;
-        match &self.bias {
-            Some(bias) => x.broadcast_add(bias),
-            None => Ok(x),
+    /// Rows to rows, with an adapter if it changes this product.
+    pub(crate) fn forward(&self, x: &Tensor, adapter: Option<AdapterId>) -> Result<Tensor> {
+        let y = x.matmul(&self.weight.t()?)?;
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        match adapter.and_then(|adapter| self.adapters.get(&adapter)) {
+            Some((down, up)) => y + x.matmul(&down.t()?)?.matmul(&up.t()?)?,
+            None => Ok(y),
         }
+    }
+
+    /// What adapters know it by.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Takes its part of the pair (rank, columns) and (rows, rank) that an adapter has for its source.
+    pub(crate) fn adapt(&mut self, adapter: AdapterId, down: &Tensor, up: &Tensor) -> Result<()> {
+        let up = up.narrow(0, self.source.first, self.weight.dim(0)?)?;
+        self.adapters.insert(adapter, (down.clone(), up));
+        Ok(())
+    }
+
+    /// Forgets an adapter.
+    pub(crate) fn forget(&mut self, adapter: AdapterId) {
+        self.adapters.remove(&adapter);
     }
 
     /// Some of its rows, as a layer of their own that shares their memory.
     fn rows(&self, start: usize, count: usize) -> Loaded<Self> {
         let weight = self.weight.narrow(0, start, count).map_err(|error| BackendError::Load(error.to_string()))?;
-        Ok(Linear { weight, bias: None })
+        let source = Source { first: start, ..self.source.clone() };
+        Ok(Linear { weight, bias: None, source, adapters: BTreeMap::new() })
     }
 }
 
@@ -95,6 +135,13 @@ impl Layer {
             after_mlp,
             is_windowed: spec.windowed.get(index).copied().unwrap_or(false),
         })
+    }
+
+    /// All its products.
+    pub(crate) fn linears(&mut self) -> [&mut Linear; 7] {
+        let Attention { query, key, value, output, .. } = &mut self.attention;
+        let Mlp { gate, up, down } = &mut self.mlp;
+        [query, key, value, output, gate, up, down]
     }
 }
 

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tollgate_backend::{Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+pub use tollgate_backend_hf::LoraHeader;
 use tollgate_backend_hf::{Folder, HfTokenizer, Limits, Stepper};
 
 use crate::decoder::Decoder;
@@ -160,5 +161,17 @@ impl Backend for Candle {
 
     fn truncate(&mut self, sequence: SequenceId, length: u32) -> Result<(), BackendError> {
         self.stepper.truncate(sequence, length)
+    }
+
+    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {
+        self.stepper.load_adapter(path, scale)
+    }
+
+    fn drop_adapter(&mut self, adapter: AdapterId) {
+        self.stepper.drop_adapter(adapter);
+    }
+
+    fn select_adapter(&mut self, adapter: Option<AdapterId>) -> Result<(), BackendError> {
+        self.stepper.select_adapter(adapter)
     }
 }

@@ -3,7 +3,12 @@
 //! Every sequence has a state of its own; the rows of a step are grouped by sequence, and each group is one forward pass. Weights
 //! are read once for each sequence of a step, so this suits small models and few sequences.
 
-use tollgate_backend::{BackendError, Capabilities, DecodeError, Row, SequenceId, Token};
+mod adapters;
+
+use tollgate_backend::{AdapterId, BackendError, Capabilities, DecodeError, Row, SequenceId, Token};
+
+use self::adapters::Adapters;
+use crate::lora::Lora;
 
 /// Tokens that follow what a sequence holds.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +19,8 @@ pub struct Part<'a> {
     pub position: u32,
     /// Which of them want logits, by their index in `tokens`, ascending.
     pub wanted: &'a [usize],
+    /// One of those that were loaded; `None` is the model alone.
+    pub adapter: Option<AdapterId>,
 }
 
 /// A model that decodes one sequence at a time.
@@ -44,6 +51,15 @@ pub trait Serial: Send {
     /// # Errors
     /// The model failed; the state is not used again.
     fn truncate(&self, state: &mut Self::State, length: u32) -> Result<(), String>;
+
+    /// Takes in an adapter under a number that no other had.
+    ///
+    /// # Errors
+    /// It does not fit the model, which is as before then; the text says where.
+    fn load_adapter(&mut self, adapter: AdapterId, lora: Lora) -> Result<(), String>;
+
+    /// Frees an adapter.
+    fn drop_adapter(&mut self, adapter: AdapterId);
 }
 
 /// How much a model may hold.
@@ -96,6 +112,7 @@ pub struct Stepper<M: Serial> {
     /// For each row of the last step, where its logits begin.
     offsets: Vec<Option<usize>>,
     logits: Vec<f32>,
+    adapters: Adapters,
 }
 
 impl<M: Serial> Stepper<M> {
@@ -110,12 +127,20 @@ impl<M: Serial> Stepper<M> {
             prefix_copy: limits.can_cut,
             copies_share: false,
             partial_remove: limits.can_cut,
-            adapters: false,
+            adapters: true,
             state: false,
             images: false,
         };
         let held = (0..sequences).map(|_| Held::EMPTY).collect();
-        Stepper { model, capabilities, words: limits.words, held, offsets: Vec::new(), logits: Vec::new() }
+        Stepper {
+            model,
+            capabilities,
+            words: limits.words,
+            held,
+            offsets: Vec::new(),
+            logits: Vec::new(),
+            adapters: Adapters::default(),
+        }
     }
 
     /// See [`tollgate_backend::Backend::capabilities`].
@@ -267,7 +292,8 @@ impl<M: Serial> Stepper<M> {
         }
         let Some(state) = &mut held.state else { return Err("a sequence has no state".to_owned()) };
         let start = self.logits.len();
-        let part = Part { tokens: &group.tokens, position: group.position, wanted: &group.wanted };
+        let adapter = self.adapters.selected();
+        let part = Part { tokens: &group.tokens, position: group.position, wanted: &group.wanted, adapter };
         self.model.forward(state, &part, &mut self.logits)?;
         let made = self.logits.len().saturating_sub(start);
         if made != group.wanted.len().saturating_mul(self.words) {

@@ -49,6 +49,12 @@ impl Serial for Echo {
         state.truncate(usize::try_from(length).expect("small"));
         Ok(())
     }
+
+    fn load_adapter(&mut self, _: AdapterId, _: Lora) -> Result<(), String> {
+        Err("it takes none".to_owned())
+    }
+
+    fn drop_adapter(&mut self, _: AdapterId) {}
 }
 
 fn stepper(can_cut: bool) -> Stepper<Echo> {
