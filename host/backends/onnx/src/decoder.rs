@@ -1,15 +1,16 @@
 //! A decoder with `past_key_values`, as optimum exports them: the cache goes in and comes out with each run.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ort::memory::Allocator;
 use ort::session::{Session, SessionInputValue, SessionOutputs};
 use ort::value::{DynTensor, DynValue, Tensor, TensorElementType, ValueType};
-use tollgate_backend::BackendError;
-use tollgate_backend_hf::{Config, Part, Serial};
+use tollgate_backend::{AdapterId, BackendError};
+use tollgate_backend_hf::{Config, Lora, Part, Serial};
 
-use crate::session::{Input, dimension};
+use crate::session::{Input, Source, dimension};
 
 /// Keys and values of more layers than any model has.
 const MAX_CACHES: usize = 2_048;
@@ -17,6 +18,9 @@ const MAX_CACHES: usize = 2_048;
 /// A loaded decoder.
 pub(crate) struct Decoder {
     session: Session,
+    /// The same model with an adapter in it, one for each.
+    adapted: BTreeMap<AdapterId, Session>,
+    source: Source,
     inputs: Vec<(String, Input)>,
     caches: Vec<Cache>,
     words: usize,
@@ -39,8 +43,8 @@ pub(crate) struct State {
 }
 
 impl Decoder {
-    /// Takes a session whose inputs and outputs are those of a decoder.
-    pub(crate) fn new(session: Session, config: &Config) -> Result<Self, BackendError> {
+    /// Takes a session whose inputs and outputs are those of a decoder, and what it was made of.
+    pub(crate) fn new(session: Session, source: Source, config: &Config) -> Result<Self, BackendError> {
         let (mut inputs, mut caches) = (Vec::new(), Vec::new());
         for outlet in session.inputs() {
             let name = outlet.name();
@@ -69,7 +73,7 @@ impl Decoder {
             return Err(BackendError::Load("the model has no output `logits` in f32".to_owned()));
         };
         let words = dimension(shape, 2, config.count("vocab_size", 1..=4_194_304)?, "how many words there are (`vocab_size`)")?;
-        Ok(Decoder { session, inputs, caches, words })
+        Ok(Decoder { session, adapted: BTreeMap::new(), source, inputs, caches, words })
     }
 
     /// Words of the vocabulary.
@@ -102,7 +106,11 @@ impl Decoder {
             let value: &DynValue = value;
             inputs.push((Cow::Borrowed(cache.past.as_str()), SessionInputValue::from(value)));
         }
-        let mut outputs = self.session.run(inputs).map_err(|error| error.to_string())?;
+        let session = match part.adapter {
+            Some(adapter) => self.adapted.get_mut(&adapter).ok_or_else(|| format!("there is no adapter {}", adapter.0))?,
+            None => &mut self.session,
+        };
+        let mut outputs = session.run(inputs).map_err(|error| error.to_string())?;
         read_logits(&outputs, part, self.words, logits)?;
         let total = start.saturating_add(part.tokens.len());
         for (cache, value) in self.caches.iter().zip(&mut state.caches) {
@@ -213,5 +221,14 @@ impl Serial for Decoder {
     fn truncate(&self, state: &mut State, length: u32) -> Result<(), String> {
         *state = self.fork(state, length)?;
         Ok(())
+    }
+
+    fn load_adapter(&mut self, adapter: AdapterId, lora: Lora) -> Result<(), String> {
+        self.adapted.insert(adapter, self.source.adapted(lora)?);
+        Ok(())
+    }
+
+    fn drop_adapter(&mut self, adapter: AdapterId) {
+        self.adapted.remove(&adapter);
     }
 }

@@ -6,13 +6,14 @@
 
 mod decoder;
 mod embedder;
+mod graph;
 mod library;
 mod session;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tollgate_backend::{Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
+use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
 use tollgate_backend_hf::{Folder, HfTokenizer, Limits, Stepper};
 
 use crate::decoder::Decoder;
@@ -58,8 +59,9 @@ impl Onnx {
     pub fn load(settings: &Settings) -> Result<Self, BackendError> {
         let folder = Folder::open(&settings.folder)?;
         let trained = trained(&folder)?;
+        let source = session::Source::of(settings);
         let (session, weights) = session::open(settings)?;
-        let decoder = Decoder::new(session, folder.config())?;
+        let decoder = Decoder::new(session, source, folder.config())?;
         let words = decoder.words();
         let tokenizer = folder.tokenizer(Some(words))?;
         let context = match settings.context_tokens {
@@ -123,5 +125,17 @@ impl Backend for Onnx {
 
     fn truncate(&mut self, sequence: SequenceId, length: u32) -> Result<(), BackendError> {
         self.stepper.truncate(sequence, length)
+    }
+
+    fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {
+        self.stepper.load_adapter(path, scale)
+    }
+
+    fn drop_adapter(&mut self, adapter: AdapterId) {
+        self.stepper.drop_adapter(adapter);
+    }
+
+    fn select_adapter(&mut self, adapter: Option<AdapterId>) -> Result<(), BackendError> {
+        self.stepper.select_adapter(adapter)
     }
 }
