@@ -151,11 +151,11 @@ pub trait Backend: Send {
         Err(BackendError::Unsupported("restoring a sequence"))
     }
 
-    /// Loads an adapter beside the model, which counts as much as `scale` says: 0 is nothing, 1 as it was trained. The file is not
-    /// needed afterwards.
+    /// Loads an adapter beside the model, which counts as much as `scale` says: 0 is nothing, 1 as it was trained. The path is that of
+    /// a file or of a folder, as the backend has it, and is not needed afterwards.
     ///
     /// # Errors
-    /// The backend cannot (see [`Capabilities::adapters`]), or the file is no adapter of this model.
+    /// The backend cannot (see [`Capabilities::adapters`]), or this is no adapter of its model.
     fn load_adapter(&mut self, path: &Path, scale: f32) -> Result<AdapterId, BackendError> {
         let _ = (path, scale);
         Err(BackendError::Unsupported("an adapter"))

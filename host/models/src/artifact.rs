@@ -1,20 +1,22 @@
 //! Model files: those that the operator names, those that were installed, and those inside the binary.
 
+mod digests;
 mod folder;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, Write};
+use std::io::{BufReader, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tollgate_artifacts::{Format, Store, StoreError};
 use tollgate_config::Source;
 use tollgate_formats::gguf::{self, Gguf};
 use tollgate_formats::{FormatError, gguf::check_model};
+
+use self::digests::{Digests, Stamp, stamp};
 
 /// Model files, built in, installed or on disk.
 #[derive(Debug, Clone)]
@@ -72,6 +74,8 @@ pub(crate) enum Wanted {
     Onnx,
     /// One file whose reader is the caller.
     Adapter,
+    /// A folder with an adapter as PEFT writes it, whose reader is the caller.
+    Peft,
 }
 
 /// What a source leads to.
@@ -84,8 +88,41 @@ struct Place {
 }
 
 impl Place {
+    /// Files of its folder, with the digests that they should have.
+    fn files(&self, names: Vec<String>) -> Result<Vec<(PathBuf, Option<String>)>, ArtifactError> {
+        if let Some(name) = names.iter().find(|name| !self.known.is_empty() && !self.known.contains_key(*name)) {
+            let what = format!("`{name}` is not in the manifest that it was installed with: install it again");
+            return Err(ArtifactError::Folder { path: self.path.clone(), what });
+        }
+        Ok(names.into_iter().map(|name| (self.path.join(&name), self.known.get(&name).cloned())).collect())
+    }
+
     fn artifact(self, header: Header, files: Vec<(PathBuf, Option<String>)>, listing: Option<Vec<String>>) -> Artifact {
         Artifact { path: self.path, header, digest: self.digest, is_ours: self.is_ours, files, listing }
+    }
+}
+
+impl Artifact {
+    /// Its files of safetensors.
+    pub(crate) fn safetensors(&self) -> Vec<PathBuf> {
+        let is_one = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
+        self.files.iter().map(|(path, _)| path).filter(is_one).cloned().collect()
+    }
+
+    /// Whether it is loaded by the name of its folder, rather than through a file that was opened.
+    fn is_folder(&self) -> bool {
+        self.files.len() != 1 || self.listing.is_some()
+    }
+
+    /// Whether the folder has the files that it had when they were checked.
+    fn check_listing(&self) -> Result<(), ArtifactError> {
+        if let Some(listing) = &self.listing
+            && folder::names(&self.path)? != *listing
+        {
+            let what = "it has other files than when they were checked: put them back, or restart the gateway".to_owned();
+            return Err(ArtifactError::Folder { path: self.path.clone(), what });
+        }
+        Ok(())
     }
 }
 
@@ -196,16 +233,20 @@ impl Library {
             Source::File(path) => Place { path: self.config.join(path), digest: None, is_ours: false, known: BTreeMap::new() },
         };
         if wanted == Wanted::Adapter {
+            if place.path.is_dir() {
+                let what = "for this backend an adapter is one file; `tollgate model import` makes a GGUF file of a PEFT folder";
+                return Err(ArtifactError::Folder { path: place.path, what: what.to_owned() });
+            }
             let files = vec![(place.path.clone(), place.digest.clone())];
+            return Ok(place.artifact(Header::Unread, files, None));
+        }
+        if wanted == Wanted::Peft {
+            let files = place.files(folder::peft(&place.path)?)?;
             return Ok(place.artifact(Header::Unread, files, None));
         }
         if wanted != Wanted::Gguf {
             let folder::Look { header, files, listing } = folder::look(&place.path, wanted)?;
-            if let Some(name) = files.iter().find(|name| !place.known.is_empty() && !place.known.contains_key(*name)) {
-                let what = format!("`{name}` is not in the manifest that it was installed with: install it again");
-                return Err(ArtifactError::Folder { path: place.path, what });
-            }
-            let files = files.into_iter().map(|name| (place.path.join(&name), place.known.get(&name).cloned())).collect();
+            let files = place.files(files)?;
             return Ok(place.artifact(header, files, Some(listing)));
         }
         let path = place.path.clone();
@@ -222,16 +263,12 @@ impl Library {
     /// # Errors
     /// One cannot be read, or is another one than it should be.
     pub(crate) fn open(&self, artifact: &Artifact) -> Result<Opened, ArtifactError> {
-        if let Some(listing) = &artifact.listing
-            && folder::names(&artifact.path)? != *listing
-        {
-            let what = "it has other files than when they were checked: put them back, or restart the gateway".to_owned();
-            return Err(ArtifactError::Folder { path: artifact.path.clone(), what });
-        }
-        let (mut files, mut digests) = (Vec::new(), Vec::new());
+        artifact.check_listing()?;
+        let (mut files, mut stamps, mut digests) = (Vec::new(), Vec::new(), Vec::new());
         for (path, expected) in &artifact.files {
             let io = |error| ArtifactError::Io { path: path.clone(), error };
             let mut file = File::open(path).map_err(io)?;
+            stamps.push(file.metadata().map(|metadata| stamp(&metadata)).map_err(io)?);
             let found = self.digests.of(&mut file).map_err(io)?;
             if let Some(expected) = expected.clone().filter(|expected| *expected != found) {
                 return Err(ArtifactError::Digest { path: path.clone(), found, expected });
@@ -254,7 +291,7 @@ impl Library {
                 hex::encode(Sha256::digest(list))
             }
         };
-        Ok(Opened { files, digest })
+        Ok(Opened { files, stamps, digest })
     }
 
     /// What a name stands for: its one file for llama.cpp, else its folder.
@@ -271,7 +308,7 @@ impl Library {
                 let file = version.manifest.main_file();
                 (version.folder.join(file.path.as_str()), file.sha256.to_string())
             }
-            Wanted::Safetensors | Wanted::Onnx => (version.folder, version.digest.to_string()),
+            Wanted::Safetensors | Wanted::Onnx | Wanted::Peft => (version.folder, version.digest.to_string()),
         };
         Ok(Place { path, digest: Some(digest), is_ours: true, known })
     }
@@ -306,50 +343,42 @@ impl Library {
 #[derive(Debug)]
 pub(crate) struct Opened {
     files: Vec<File>,
+    /// What they were before their digests were taken.
+    stamps: Vec<Stamp>,
     /// SHA-256, 64 hex digits.
     pub(crate) digest: String,
 }
 
 impl Opened {
+    /// Where a backend finds what was opened: the open file itself, or the folder, by its name.
+    pub(crate) fn place_of(&self, artifact: &Artifact) -> PathBuf {
+        let own = if artifact.is_folder() { None } else { self.path() };
+        own.unwrap_or_else(|| artifact.path.clone())
+    }
+
+    /// To be asked after a load: whether a folder, which is loaded by its name, still is what its digest was taken of (P-M8). One
+    /// where nobody but the gateway writes is not looked at: its files get names more and less, and stay what they are.
+    ///
+    /// # Errors
+    /// A file was written to, replaced or put beside it.
+    pub(crate) fn confirm(&self, artifact: &Artifact) -> Result<(), ArtifactError> {
+        if artifact.is_ours || !artifact.is_folder() {
+            return Ok(());
+        }
+        artifact.check_listing()?;
+        for ((path, _), before) in artifact.files.iter().zip(&self.stamps) {
+            let now = std::fs::metadata(path).map_err(|error| ArtifactError::Io { path: path.clone(), error })?;
+            if stamp(&now) != *before {
+                let what = "it changed while it was loaded: load it again once nobody writes to it".to_owned();
+                return Err(ArtifactError::Folder { path: path.clone(), what });
+            }
+        }
+        Ok(())
+    }
+
     /// A path to the open file itself, whatever becomes of its name, where there is one. Good for as long as this lives.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         self.files.first().map(|file| Path::new("/proc/self/fd").join(file.as_raw_fd().to_string()))
-    }
-}
-
-/// Digests of files by what the kernel knows them by. A file's change time cannot be set: what has the same one has not been written
-/// to since, within the clock's grain.
-#[derive(Debug, Default)]
-struct Digests(Mutex<HashMap<[i128; 5], String>>);
-
-/// Files whose digests are kept.
-const MAX_DIGESTS: usize = 1_024;
-
-impl Digests {
-    fn of(&self, file: &mut File) -> std::io::Result<String> {
-        let metadata = file.metadata()?;
-        let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
-        let stamp = [metadata.dev().into(), metadata.ino().into(), metadata.size().into(), changed, metadata.mtime_nsec().into()];
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp) {
-            return Ok(known.clone());
-        }
-        file.rewind()?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let read = file.read(&mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(buffer.get(..read).unwrap_or_default());
-        }
-        let digest = hex::encode(hasher.finalize());
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_DIGESTS {
-            known.clear();
-        }
-        known.insert(stamp, digest.clone());
-        Ok(digest)
     }
 }
 

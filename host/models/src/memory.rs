@@ -78,7 +78,7 @@ pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>) -> Result<u64, L
             };
             Ok(memory.total().saturating_add(BASE))
         }
-        (Kind::Onnx, Some(Header::Onnx { bytes, .. })) => Ok(bytes.saturating_mul(ONNX_COPIES).saturating_add(ONNX_RUNTIME)),
+        (Kind::Onnx, Some(Header::Onnx { bytes, .. })) => Ok(onnx_weights(*bytes).saturating_add(ONNX_RUNTIME)),
         _ => Err(LoadError::NoArtifact),
     }
 }
@@ -98,6 +98,11 @@ fn check_heads(stored: KvCache, gguf: &Gguf) -> Result<(), LoadError> {
              wide: remove the line"
         ))),
     }
+}
+
+/// Bytes that so many bytes of weights take in a session of ONNX Runtime.
+pub(crate) fn onnx_weights(bytes: u64) -> u64 {
+    bytes.saturating_mul(ONNX_COPIES)
 }
 
 /// Weights, cache and buffers of llama.cpp.

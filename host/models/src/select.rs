@@ -89,6 +89,7 @@ pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) 
         Kind::Provider => return Err(LoadError::NotHere),
     };
     warm_up(backend.as_mut())?;
+    opened.confirm(artifact)?;
     Ok((Loaded::Backend(backend), opened.digest))
 }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tollgate_backend::{AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Row, SequenceId, Tokenizer};
-pub use tollgate_backend_hf::LoraHeader;
 use tollgate_backend_hf::{Folder, HfTokenizer, Limits, Stepper};
+pub use tollgate_backend_hf::{LoraHeader, LoraShape};
 
 use crate::decoder::Decoder;
 pub use crate::embedder::CandleEmbedder;

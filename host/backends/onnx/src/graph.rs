@@ -1,8 +1,8 @@
 //! A graph with an adapter in it: beside each product that the adapter changes, two narrow ones and their sum.
 //!
-//! Weights stay as they are, so nothing is rounded that the adapter was not trained with, and weights that lie in other files stay
-//! there. Only products of the main graph by a stored f32 matrix are changed (one that a cast makes f32 is as good); what an exporter
-//! has quantized or fused is not found, and refused.
+//! Weights stay as they are, so nothing is rounded that the adapter was not trained with, and weights that lie in other files
+//! stay there. Only products of the main graph by a stored f32 matrix are changed (one that a cast makes f32 is as good); what an
+//! exporter has quantized or fused is not found, and refused.
 
 mod scan;
 mod wire;

@@ -23,6 +23,8 @@ const SMALL_FILES: [&str; 10] = [
 ];
 /// Folders with such files.
 const INNER: [&str; 3] = ["", "onnx/", "1_Pooling/"];
+/// An adapter as PEFT writes it.
+const PEFT: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 /// Entries of one folder.
 const MAX_FILES: usize = 1_024;
 /// A tokenizer's file.
@@ -64,6 +66,15 @@ pub(super) fn look(path: &Path, wanted: Wanted) -> Result<Look, ArtifactError> {
     let mut files = small.chain(weights).collect::<Vec<_>>();
     files.sort();
     Ok(Look { header, files, listing: names })
+}
+
+/// The files of an adapter's folder; nothing is read.
+pub(super) fn peft(path: &Path) -> Result<Vec<String>, ArtifactError> {
+    if let Some(missing) = PEFT.iter().find(|name| !path.join(name).is_file()) {
+        let what = format!("there is no {missing} in it: for this backend an adapter is a folder as PEFT writes it");
+        return Err(ArtifactError::Folder { path: path.to_owned(), what });
+    }
+    Ok(PEFT.iter().map(|name| (*name).to_owned()).collect())
 }
 
 /// The files that may count of a folder, and of those in it that models have files in. Notes of people are not looked at.

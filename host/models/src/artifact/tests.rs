@@ -73,6 +73,42 @@ fn a_folder_that_changed_since_it_was_checked_is_refused() {
     assert_ne!(library.open(&artifact).expect("unchanged").digest, before, "it is one of the files that count");
 }
 
+/// P-M8: what is loaded by its name is what was hashed, or the load is refused.
+#[test]
+fn a_folder_that_changes_while_it_is_loaded_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (library, source) = (library(dir.path()), folder(dir.path()));
+    let artifact = library.find(&source, Wanted::Safetensors).expect("found");
+    let opened = library.open(&artifact).expect("opened");
+    assert_eq!(opened.place_of(&artifact), dir.path().join("m"));
+    opened.confirm(&artifact).expect("nothing has changed");
+    let config = dir.path().join("m/config.json");
+    std::fs::copy(&config, dir.path().join("same")).expect("copied");
+    std::fs::rename(dir.path().join("same"), &config).expect("renamed");
+    let error = opened.confirm(&artifact).expect_err("another file").to_string();
+    assert!(error.contains("changed while it was loaded") && error.contains("config.json"), "{error}");
+    let opened = library.open(&artifact).expect("opened again");
+    std::fs::write(dir.path().join("m/chat_template.jinja"), "{{ messages }}").expect("written");
+    assert!(opened.confirm(&artifact).expect_err("one more").to_string().contains("other files"));
+}
+
+#[test]
+fn an_adapter_is_a_folder_with_both_files() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (library, lora) = (library(dir.path()), Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo-model/lora"));
+    std::fs::create_dir(dir.path().join("a")).expect("made");
+    let source = "a".parse().expect("a source");
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let error = library.find(&source, Wanted::Peft).expect_err("not whole").to_string();
+        assert!(error.contains(name), "{error}");
+        std::fs::copy(lora.join(name), dir.path().join("a").join(name)).expect("copied");
+    }
+    let artifact = library.find(&source, Wanted::Peft).expect("whole");
+    let opened = library.open(&artifact).expect("opened");
+    assert_eq!(opened.place_of(&artifact), dir.path().join("a"));
+    assert_eq!(opened.digest.len(), 64);
+}
+
 #[test]
 fn a_folder_of_too_many_entries_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");

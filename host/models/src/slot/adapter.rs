@@ -1,13 +1,15 @@
-//! Adapters (LoRA): models of the config that are a base and a file, and share the base's place in memory.
+//! Adapters (LoRA): models of the config that are a base and a file or folder, and share the base's place in memory.
 //!
 //! An adapter is a [`Slot`] of its own, with the key of its base in the pool: who leases it leases the base. It is put on the base's
 //! engine with the first request after that was loaded. One that is replaced is another slot: replies that began with the old one
 //! hold it, and the engine forgets it with the last of them.
 
+mod peft;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,7 +23,7 @@ use tollgate_inference::{Adapter as Handle, AdapterError};
 use super::{LeaseError, Slot, SlotStatus, lease_error};
 use crate::artifact::{Header, Wanted};
 use crate::lifecycle::Denied;
-use crate::{Artifact, ArtifactError, Library, LoadError, Model, ModelMetrics};
+use crate::{Artifact, ArtifactError, Library, LoadError, Model, ModelMetrics, memory};
 
 /// How long an adapter that could not be loaded is not tried again.
 const REST: Duration = Duration::from_secs(5);
@@ -35,6 +37,13 @@ pub(super) enum Takes {
     Words,
     /// LoRA for tensors such as these.
     Lora(Arc<Gguf>),
+    /// LoRA in a folder, as PEFT writes it.
+    Peft {
+        /// The base's safetensors, where it has some.
+        weights: Vec<PathBuf>,
+        /// Bytes that each adapter takes beside its own.
+        beside: u64,
+    },
 }
 
 /// What a slot has that is an adapter.
@@ -43,7 +52,7 @@ pub(super) struct Adapter {
     base: Arc<Slot>,
     library: Library,
     artifact: Artifact,
-    /// SHA-256 of its file.
+    /// SHA-256 of its file, or of the list of its files.
     digest: String,
     scale: f32,
     defaults: Parameters,
@@ -83,10 +92,11 @@ impl Slot {
             return Err(LoadError::Start(format!("its base `{}` cannot be used", base.id)));
         }
         let source = spec.artifact.as_ref().ok_or(LoadError::NoArtifact)?;
-        let artifact = library.find(source, Wanted::Adapter)?;
+        let artifact = library.find(source, base.takes.wanted())?;
         let opened = library.open(&artifact)?;
         // What is looked at is what the digest is of, whatever becomes of its name.
-        let bytes = base.takes.check(&opened.path().unwrap_or_else(|| artifact.path.clone()), &artifact.path)?;
+        let bytes = base.takes.check(&opened.place_of(&artifact), &artifact.path)?;
+        opened.confirm(&artifact)?;
         let digest = Arc::new(OnceLock::new());
         if let Some(of_base) = base.digest() {
             // It was made above.
@@ -138,12 +148,27 @@ impl Takes {
         match (spec.backend, artifact.map(|artifact| &artifact.header)) {
             (Kind::Scripted, _) => Takes::Words,
             (Kind::Llama, Some(Header::Gguf(gguf))) => Takes::Lora(Arc::clone(gguf)),
+            (Kind::Candle, Some(Header::Safetensors(_))) => {
+                Takes::Peft { weights: artifact.map(Artifact::safetensors).unwrap_or_default(), beside: 0 }
+            }
+            // The graph with the adapter in it is another session, with weights of its own.
+            (Kind::Onnx, Some(Header::Onnx { bytes, .. })) => {
+                Takes::Peft { weights: Vec::new(), beside: memory::onnx_weights(*bytes) }
+            }
             _ => Takes::Nothing,
         }
     }
 
+    /// What its adapters are.
+    fn wanted(&self) -> Wanted {
+        if matches!(self, Takes::Peft { .. }) { Wanted::Peft } else { Wanted::Adapter }
+    }
+
     /// Whether it takes the adapter in `file`, which people know as `name`; the bytes that this one takes.
     fn check(&self, file: &Path, name: &Path) -> Result<u64, LoadError> {
+        if let Takes::Peft { weights, beside } = self {
+            return Ok(peft::check(file, weights)?.saturating_add(*beside));
+        }
         let io = |error| ArtifactError::Io { path: name.to_owned(), error };
         let file = File::open(file).map_err(io)?;
         let Takes::Lora(base) = self else { return Ok(file.metadata().map_err(io)?.len()) };
@@ -244,13 +269,14 @@ impl Adapter {
             let reason = format!("{name}: it has changed: it had the digest {}, and has {}", self.digest, opened.digest);
             return Err(self.failed(reason));
         }
-        let path = opened.path().unwrap_or_else(|| self.artifact.path.clone());
+        let path = opened.place_of(&self.artifact);
         let began = Instant::now();
         let engine = model.engine().ok_or_else(|| self.failed(format!("{name}: its base does not generate")))?;
         let handle = engine.load_adapter(&path, self.scale, deadline).map_err(|error| match error {
             AdapterError::Late | AdapterError::Stopped => LeaseError::Late,
             AdapterError::Backend(error) => self.failed(format!("{name}: {error}")),
         })?;
+        opened.confirm(&self.artifact).map_err(|error| self.failed(error.to_string()))?;
         let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(model = model.id(), digest = self.digest, load_ms, "adapter loaded");
         let worn = Arc::new(Worn { handle, digest: format!("{}+{}", model.digest(), self.digest) });

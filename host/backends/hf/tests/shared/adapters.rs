@@ -1,5 +1,5 @@
-//! P-M13 with a PEFT adapter on the demo model, for every backend that takes one: a sequence computes what it would alone, with the
-//! adapter or without, whatever takes turns with it. What it is to be is from a reference of its own, in
+//! P-M13 with a PEFT adapter on the demo model, for every backend that takes one: a sequence computes what it would alone, with
+//! the adapter or without, whatever takes turns with it. What it is to be is from a reference of its own, in
 //! `host/demo-model/exports.json`.
 #![allow(clippy::indexing_slicing, reason = "a test may fail loudly")]
 
