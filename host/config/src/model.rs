@@ -23,8 +23,9 @@ pub struct Model {
     /// `scripted` and `provider`.
     #[serde(default)]
     pub artifact: Option<Source>,
-    /// The id of the model that this is an adapter (LoRA) of. The artifact is then a GGUF file with the adapter; memory, queue and
-    /// all that goes with them are the base's. It answers as `BASE:ID` too. `llama` only, and `scripted`.
+    /// The id of the model that this is an adapter (LoRA) of. The artifact is then a GGUF file with the adapter for
+    /// `llama`, or a folder as PEFT writes it for `candle` and `onnx`; memory, queue and all that goes with them are the base's. It
+    /// answers as `BASE:ID` too. Refused for `provider`.
     #[serde(default)]
     pub base: Option<Id>,
     /// How strongly an adapter counts, 0 (not at all) to 4. Default 1, as it was trained. Refused without `base`.

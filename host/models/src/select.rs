@@ -79,7 +79,9 @@ pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) 
     };
     let opened = library.open(artifact)?;
     if spec.task != Task::Generate {
-        return Ok((Loaded::Embedder(embedder::load(spec, artifact, library, &opened)?), opened.digest));
+        let embedder = embedder::load(spec, artifact, library, &opened)?;
+        opened.confirm(artifact)?;
+        return Ok((Loaded::Embedder(embedder), opened.digest));
     }
     let mut backend: Box<dyn Backend> = match spec.backend {
         Kind::Llama => Box::new(Llama::load(&llama(spec, artifact, &opened))?),

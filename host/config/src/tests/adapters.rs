@@ -17,10 +17,20 @@ fn an_adapter_answers_by_its_own_names_and_by_its_bases() {
 }
 
 #[test]
+fn every_backend_that_runs_models_here_runs_adapters() {
+    for backend in ["candle", "onnx"] {
+        let base = format!("backend = \"{backend}\"\nartifact = \"folder\"\n");
+        let adapter = format!("base = \"own\"\nbackend = \"{backend}\"\nartifact = \"adapter\"\n");
+        let config = loaded(&[("models/own.toml", &base), ("models/pirate.toml", &adapter)]);
+        assert_eq!(config.model("own:pirate").map(|model| model.id.as_str()), Some("pirate"), "{backend}");
+    }
+}
+
+#[test]
 fn what_an_adapter_cannot_have_is_refused() {
     for (content, path) in [
         ("base = \"demo\"\nbackend = \"llama\"\n", "artifact"),
-        ("base = \"demo\"\nbackend = \"candle\"\nartifact = \"a\"\n", "base"),
+        ("base = \"demo\"\nbackend = \"candle\"\nartifact = \"a\"\n", "backend"),
         ("base = \"demo\"\nbackend = \"scripted\"\nartifact = \"a\"\n", "backend"),
         ("base = \"dmo\"\nbackend = \"llama\"\nartifact = \"a\"\n", "base"),
         ("base = \"pirate\"\nbackend = \"llama\"\nartifact = \"a\"\n", "base"),

@@ -36,20 +36,16 @@ pub(super) fn adapter(model: &Object<Model>, problems: &mut Vec<Problem>) -> boo
         }
         return false;
     }
-    if !matches!(backend, Backend::Llama | Backend::Scripted) {
+    if backend == Backend::Provider {
         let message = format!("the backend `{backend}` runs no adapters");
-        let cure = match backend {
-            Backend::Candle => "merge the adapter into its model, or convert both to GGUF for `backend = \"llama\"`",
-            _ => "remove `base`, or set `backend = \"llama\"`",
-        };
-        problems.push(model.problem("base", message, cure));
+        problems.push(model.problem("base", message, "remove `base`, or set the backend of a model that runs here"));
     }
     if model.artifact.is_none() {
         let message = "`artifact` is missing, which an adapter needs";
         problems.push(model.problem(
             "artifact",
             message,
-            "add it: `installed:NAME`, or the path of a GGUF file with a LoRA adapter",
+            "add it: `installed:NAME`, the path of a GGUF file with a LoRA adapter, or that of a PEFT folder",
         ));
     }
     for field in OF_THE_BASE.into_iter().filter(|field| model.is_written(field)) {

@@ -96,14 +96,15 @@ fn decide(opened: &Opened, installed: &Installed, wish: &Wish<'_>) -> anyhow::Re
         .as_ref()
         .and_then(|config| config.settings.models.memory_mib)
         .map_or_else(default_budget, |memory_mib| u64::from(memory_mib) << 20);
+    if wish.convert.is_none()
+        && matches!(manifest.format, Format::Safetensors | Format::LoraPeft)
+        && let Some(id) = config.as_ref().and_then(|config| served_as_it_is(config, manifest.name.as_str()))
+    {
+        tell(&format!("it stays {}, as models/{id}.toml in the config has it", manifest.format));
+        return Ok(None);
+    }
     let base = match manifest.format {
         Format::Safetensors => {
-            if wish.convert.is_none()
-                && let Some(id) = config.as_ref().and_then(|config| served_by_candle(config, manifest.name.as_str()))
-            {
-                tell(&format!("it stays safetensors, as models/{id}.toml in the config has it"));
-                return Ok(None);
-            }
             if wish.convert.is_none() && configured == Convert::Off {
                 tell("it stays safetensors, as `quantization` in the config has it");
                 return Ok(None);
@@ -144,11 +145,13 @@ fn is_of(source: &Source, name: &str) -> bool {
     matches!(source, Source::Installed(installed) if installed.as_str() == name)
 }
 
-/// The model of the config that serves the safetensors of this name as they are.
-fn served_by_candle<'a>(config: &'a Config, name: &str) -> Option<&'a str> {
+/// The model of the config that serves the safetensors of this name, or the adapter, as they are.
+fn served_as_it_is<'a>(config: &'a Config, name: &str) -> Option<&'a str> {
     let is_of_name = |source: &Source| is_of(source, name);
+    let runs_it = |backend: Backend, is_adapter| backend == Backend::Candle || (is_adapter && backend == Backend::Onnx);
+    let mut models = config.models.values();
     let found =
-        config.models.values().find(|model| model.backend == Backend::Candle && model.artifact.as_ref().is_some_and(is_of_name));
+        models.find(|model| runs_it(model.backend, model.base.is_some()) && model.artifact.as_ref().is_some_and(is_of_name));
     found.map(|model| model.id.as_str())
 }
 
