@@ -125,6 +125,7 @@ fn try_gguf(request: &ProbeRequest) -> Result<ProbeReport, String> {
         threads: None,
         apart: false,
         kv_cache: KvCache::F16,
+        tuning: tollgate_backend_llama::Tuning::default(),
     };
     if header.is_embedder() {
         return embed_with(request, header.architecture(), || Ok(Box::new(LlamaEmbedder::load(&settings)?)));

@@ -116,6 +116,7 @@ fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened) -> tollgate_backend_
         threads: spec.threads,
         apart: spec.deterministic,
         kv_cache: kv_cache(spec.kv_cache),
+        tuning: tollgate_backend_llama::Tuning::default(),
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Shape {
     pub(crate) micro: u32,
     /// Threads.
     pub(crate) threads: i32,
+    /// Whether the threads may spin for long.
+    pub(crate) spin: bool,
     /// Whether each sequence has cells of its own, an equal part of all.
     pub(crate) apart: bool,
     /// How the key-value cache is stored.
@@ -61,6 +63,8 @@ pub(crate) struct Context {
     rows: usize,
     /// Rows of a step that may want logits: llama.cpp ends the process over one more.
     outputs: usize,
+    /// Whether the threads of a step may spin for long.
+    spin: bool,
     /// Declared last: a context and its adapters must not outlive their model.
     model: Arc<LlamaModel>,
 }
@@ -77,7 +81,7 @@ impl Context {
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = shape.tokens;
         params.n_batch = shape.rows;
-        params.n_ubatch = shape.micro.min(shape.rows);
+        params.n_ubatch = shape.micro.clamp(1, shape.rows.max(1));
         params.n_seq_max = u32::from(shape.sequences);
         // Buffers for logits are made for as many rows: by default for all of a step, which is hundreds of MiB with a big vocabulary.
         params.n_outputs_max = u32::from(shape.sequences);
@@ -111,6 +115,7 @@ impl Context {
             sequences: shape.sequences,
             rows: 0,
             outputs: usize::from(shape.sequences),
+            spin: shape.spin,
             model,
         })
     }
@@ -123,6 +128,11 @@ impl Context {
     /// Tokens that one sequence can hold.
     pub(crate) fn sequence_tokens(&self) -> u32 {
         self.sequence_tokens
+    }
+
+    /// The weights.
+    pub(crate) fn model(&self) -> Arc<LlamaModel> {
+        Arc::clone(&self.model)
     }
 
     /// Rows that a step may have, which are fewer than was asked for where the context is smaller.
@@ -151,6 +161,7 @@ impl Context {
             return Err(DecodeError::Failed(format!("{outputs} rows want logits, and {} may", self.outputs)));
         }
         self.batch.fill(rows)?;
+        openmp::allow_spinning(self.spin);
         let batch = self.batch.as_raw();
         // SAFETY: the arrays of the batch have `n_tokens` elements each and live until the call returns. How many rows there are, how
         // many want logits, and that their sequences exist was checked above; llama.cpp checks tokens and positions itself and returns

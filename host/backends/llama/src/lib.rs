@@ -13,13 +13,14 @@ mod patience;
 mod quantize;
 mod team;
 mod tokenizer;
+mod tuning;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use tollgate_backend::{
     AdapterId, Backend, BackendError, Capabilities, DecodeError, Memory, Owner, Row, SequenceId, State, Tokenizer,
@@ -30,12 +31,11 @@ use crate::context::Context;
 pub use crate::embedder::LlamaEmbedder;
 pub use crate::quantize::{Quantization, quantize};
 use crate::tokenizer::LlamaTokenizer;
+pub use crate::tuning::{Spin, Tuning};
+pub use crate::weights::{repacks, version};
 
 /// llama.cpp's own limit.
 const MAX_SEQUENCES: u16 = 256;
-/// Rows that llama.cpp computes at once; a step may be longer.
-const MICRO_BATCH: u32 = 512;
-
 /// A step over fewer bytes of weights than this is done by one thread before a second one has been woken.
 const ONE_THREAD_BYTES: u64 = 32 << 20;
 
@@ -60,6 +60,8 @@ pub struct Settings {
     pub apart: bool,
     /// How the key-value cache is stored.
     pub kv_cache: KvCache,
+    /// How it is computed on this machine.
+    pub tuning: Tuning,
 }
 
 /// A loaded model.
@@ -80,6 +82,23 @@ impl Llama {
     /// The file is no model, or there is no memory for it.
     pub fn load(settings: &Settings) -> Result<Self, BackendError> {
         let model = Arc::new(load_model(settings)?);
+        let tokenizer = Arc::new(LlamaTokenizer::new(Arc::clone(&model)));
+        Self::over(model, tokenizer, settings)
+    }
+
+    /// The same weights in another context, without reading them again: what `settings` say of their file and of `repack` does not
+    /// count. What was computed and the adapters are gone.
+    ///
+    /// # Errors
+    /// There is no memory for the context.
+    pub fn reshaped(self, settings: &Settings) -> Result<Self, BackendError> {
+        let Llama { context, tokenizer, .. } = self;
+        let model = context.model();
+        drop(context);
+        Self::over(model, tokenizer, settings)
+    }
+
+    fn over(model: Arc<LlamaModel>, tokenizer: Arc<LlamaTokenizer>, settings: &Settings) -> Result<Self, BackendError> {
         let trained = model.n_ctx_train();
         let context_tokens = settings.context_tokens.unwrap_or_else(|| trained.min(4_096));
         let sequences = settings.sequences.clamp(1, MAX_SEQUENCES);
@@ -88,7 +107,8 @@ impl Llama {
             tokens: context_tokens,
             sequences,
             rows: settings.step_rows,
-            micro: MICRO_BATCH,
+            micro: settings.tuning.micro_batch,
+            spin: settings.tuning.spin == Spin::Auto,
             threads,
             apart: settings.apart,
             kv_cache: settings.kv_cache,
@@ -110,16 +130,14 @@ impl Llama {
         };
         let template = model.chat_template(None).ok().and_then(|template| template.to_string().ok());
         let memory = Memory { weights: model.size(), cache, compute: 0 };
-        let tokenizer = Arc::new(LlamaTokenizer::new(Arc::clone(&model)));
         Ok(Llama { context, tokenizer, template, capabilities, memory, owner: Owner::unique() })
     }
 }
 
 /// Reads the file's weights.
 fn load_model(settings: &Settings) -> Result<LlamaModel, BackendError> {
-    let params = LlamaModelParams::default().with_use_mmap(settings.mapped);
-    LlamaModel::load_from_file(library()?, &settings.path, &params)
-        .map_err(|error| BackendError::Load(format!("{}: llama.cpp does not take it ({error})", settings.path.display())))
+    library()?;
+    weights::load(&settings.path, settings.mapped, settings.tuning.repack)
 }
 
 fn default_threads(model_bytes: u64) -> i32 {

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "C calls these functions; each block says why it is sound")]
 #![allow(non_snake_case, reason = "the names are OpenMP's")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -16,6 +16,8 @@ use crate::team::{Place, Task, Team};
 thread_local! {
     /// The team that this thread leads.
     static TEAM: RefCell<Option<Team>> = const { RefCell::new(None) };
+    /// Whether it may spin for long.
+    static MAY_SPIN: Cell<bool> = const { Cell::new(true) };
 }
 
 /// The lock of `omp atomic` on what no instruction changes at once.
@@ -38,6 +40,11 @@ pub(crate) fn provide() {
     std::hint::black_box(all);
 }
 
+/// Whether the threads that this one leads may spin for long from now on.
+pub(crate) fn allow_spinning(is_allowed: bool) {
+    MAY_SPIN.set(is_allowed);
+}
+
 /// `omp parallel`. `threads` 0 means as many as there are cores.
 ///
 /// # Safety
@@ -51,8 +58,12 @@ unsafe extern "C" fn GOMP_parallel(task: Task, argument: *mut c_void, threads: c
     }
     let cores = || std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
     let threads = if threads == 0 { cores() } else { threads };
-    // SAFETY: the caller vouches for it.
-    TEAM.with_borrow_mut(|team| unsafe { team.get_or_insert_with(Team::new).run(task, argument, threads) });
+    TEAM.with_borrow_mut(|team| {
+        let team = team.get_or_insert_with(Team::new);
+        team.allow_spinning(MAY_SPIN.get());
+        // SAFETY: the caller vouches for it.
+        unsafe { team.run(task, argument, threads) }
+    });
 }
 
 /// `omp barrier`.

@@ -21,6 +21,8 @@ const SHORT_FOR: RangeInclusive<Duration> = Duration::from_millis(400)..=Duratio
 /// What the threads of a team know of the others on this machine.
 #[derive(Debug)]
 pub(crate) struct Patience {
+    /// Whether it may ever be long.
+    is_allowed: AtomicBool,
     is_long: AtomicBool,
     strikes: AtomicU32,
     cores: Mutex<Cores>,
@@ -47,7 +49,12 @@ impl Patience {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let cores = Cores { threads: Vec::new(), since: now, short_until: now, short_for: *SHORT_FOR.start() };
-        Patience { is_long: AtomicBool::new(true), strikes: AtomicU32::new(0), cores: Mutex::new(cores) }
+        Patience {
+            is_allowed: AtomicBool::new(true),
+            is_long: AtomicBool::new(true),
+            strikes: AtomicU32::new(0),
+            cores: Mutex::new(cores),
+        }
     }
 
     /// Counts this thread's time from now on.
@@ -60,7 +67,12 @@ impl Patience {
 
     /// Whether to spin for long.
     pub(crate) fn is_long(&self) -> bool {
-        self.is_long.load(Ordering::Relaxed)
+        self.is_long.load(Ordering::Relaxed) && self.is_allowed.load(Ordering::Relaxed)
+    }
+
+    /// Whether to spin for long at all from now on.
+    pub(crate) fn allow(&self, is_allowed: bool) {
+        self.is_allowed.store(is_allowed, Ordering::Relaxed);
     }
 
     /// A long wait had to sleep.
@@ -76,7 +88,7 @@ impl Patience {
 
     /// Spins for long again if it did not for long enough. For the thread that leads.
     pub(crate) fn recover(&self) {
-        if self.is_long() {
+        if self.is_long.load(Ordering::Relaxed) {
             return;
         }
         let mut cores = self.cores();
@@ -158,6 +170,16 @@ mod tests {
         assert_eq!(short, [400, 800, 1_600, 3_000, 3_000].map(Duration::from_millis));
         assert!(!cores.decide(MS, 40 * MS, now));
         assert_eq!(cores.short_for, *SHORT_FOR.start());
+    }
+
+    #[test]
+    fn where_spinning_is_off_waits_are_short_until_it_is_on_again() {
+        let patience = Patience::new();
+        patience.allow(false);
+        patience.recover();
+        assert!(!patience.is_long());
+        patience.allow(true);
+        assert!(patience.is_long());
     }
 
     #[test]

@@ -76,6 +76,7 @@ mod tests {
             threads: Some(1),
             apart: false,
             kv_cache: KvCache::F16,
+            tuning: crate::Tuning::default(),
         };
         Llama::load(&settings).unwrap();
     }

@@ -231,6 +231,11 @@ impl Team {
         Team { shared: Arc::new(shared), followers: 0, most: MAX_THREADS }
     }
 
+    /// Whether its threads may spin for long from now on.
+    pub(crate) fn allow_spinning(&self, is_allowed: bool) {
+        self.shared.patience.allow(is_allowed);
+    }
+
     /// Runs `task` on `threads` threads, or fewer if the system gives no more, and returns when all are done.
     ///
     /// # Safety

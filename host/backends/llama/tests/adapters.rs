@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tollgate_backend::{AdapterId, Backend, BackendError, Row, SequenceId, Token};
-use tollgate_backend_llama::{KvCache, Llama, Settings};
+use tollgate_backend_llama::{KvCache, Llama, Settings, Tuning};
 
 /// Messages that are answered at the same time, each with the adapter and without.
 const AT_ONCE: usize = 4;
@@ -25,6 +25,7 @@ fn load() -> Llama {
         threads: Some(1),
         apart: false,
         kv_cache: KvCache::F16,
+        tuning: Tuning::default(),
     };
     Llama::load(&settings).expect("the demo model loads")
 }

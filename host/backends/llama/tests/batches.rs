@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use llama_cpp_sys_2 as sys;
 use tollgate_backend::{Backend, DecodeError, Row, SequenceId, Token};
-use tollgate_backend_llama::{KvCache, Llama, Settings};
+use tollgate_backend_llama::{KvCache, Llama, Settings, Tuning};
 
 const SEQUENCES: u16 = 8;
 /// Tokens of each reply.
@@ -58,6 +58,7 @@ fn load(path: PathBuf, apart: bool) -> Llama {
         threads: Some(1),
         apart,
         kv_cache: KvCache::F16,
+        tuning: Tuning::default(),
     };
     Llama::load(&settings).expect("the demo model loads")
 }
@@ -198,6 +199,7 @@ fn what_is_too_much_is_an_error() {
         threads: Some(1),
         apart: false,
         kv_cache: KvCache::F16,
+        tuning: Tuning::default(),
     };
     let capabilities = Llama::load(&settings).expect("the demo model loads").capabilities().clone();
     assert!(capabilities.step_rows <= capabilities.context_tokens, "{capabilities:?}");
