@@ -44,7 +44,8 @@ pub struct Model {
     #[serde(default = "default_sequences")]
     #[schemars(range(min = 1, max = 256))]
     pub sequences: u16,
-    /// Threads for decoding, 1 to 512. Without it, as many as there are cores for the gateway; one for a model below 32 MiB.
+    /// Threads for decoding, 1 to 512. Without it, what was measured on this machine, else as many as there are cores for the gateway;
+    /// one for a model below 32 MiB.
     #[serde(default)]
     #[schemars(range(min = 1, max = 512))]
     pub threads: Option<u16>,

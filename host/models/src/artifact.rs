@@ -17,6 +17,7 @@ use tollgate_formats::gguf::{self, Gguf};
 use tollgate_formats::{FormatError, gguf::check_model};
 
 use self::digests::{Digests, Stamp, stamp};
+use crate::Tuner;
 
 /// Model files, built in, installed or on disk.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Library {
     store: Store,
     /// Where ONNX Runtime is, if the config says.
     onnxruntime: Option<PathBuf>,
+    /// What measures how a model is computed best, if that is to be measured.
+    tuner: Option<Tuner>,
     digests: Arc<Digests>,
 }
 
@@ -199,13 +202,29 @@ impl Library {
     /// installed models are in `store`.
     #[must_use]
     pub fn new(builtin: &'static [(&'static str, &'static [u8])], directory: PathBuf, config: PathBuf, store: Store) -> Self {
-        Library { builtin, directory, config, store, onnxruntime: None, digests: Arc::default() }
+        Library { builtin, directory, config, store, onnxruntime: None, tuner: None, digests: Arc::default() }
     }
 
     /// Takes ONNX Runtime from this path, relative to the config directory.
     #[must_use]
     pub fn with_onnxruntime(self, path: Option<&Path>) -> Self {
         Library { onnxruntime: path.map(|path| self.config.join(path)), ..self }
+    }
+
+    /// Has models computed as is best on this machine, which `tuner` measures once for each.
+    #[must_use]
+    pub fn with_tuner(self, tuner: Option<Tuner>) -> Self {
+        Library { tuner, ..self }
+    }
+
+    /// What measures, if anything does.
+    pub(crate) fn tuner(&self) -> Option<&Tuner> {
+        self.tuner.as_ref()
+    }
+
+    /// What was installed.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Where ONNX Runtime is, if the config says.

@@ -1,10 +1,12 @@
 //! What a model will take before it is loaded, and what there is.
 
 use tollgate_backend_candle::CandleEmbedder;
+use tollgate_backend_llama::repacks;
 use tollgate_config::{Backend as Kind, KvCache, Model as Spec, Task};
 use tollgate_formats::gguf::Gguf;
 
 use crate::artifact::Header;
+use crate::tune::Chosen;
 use crate::{Artifact, LoadError, select, step_rows};
 
 /// Parts of a hundred of the machine's memory that models may take where the config does not say.
@@ -15,8 +17,6 @@ const UNKNOWN_LIMIT: u64 = 8 << 30;
 const ONNX_COPIES: u64 = 4;
 /// ONNX Runtime itself, with its arenas.
 const ONNX_RUNTIME: u64 = 40 << 20;
-/// Rows that llama.cpp computes at once.
-const MICRO_BATCH: u64 = 512;
 /// Tokens that a context holds where the config does not say, if the model was trained for as many.
 const DEFAULT_CONTEXT: u64 = 4_096;
 /// llama.cpp's context has a multiple of so many cells.
@@ -57,17 +57,19 @@ pub(crate) fn shown(bytes: u64) -> String {
     if mib < 1_024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1_024.0) }
 }
 
-/// Bytes that the model will take once it is loaded.
+/// Bytes that the model will take once it is loaded, by llama.cpp as it was `chosen`.
 ///
 /// # Errors
 /// Its header says too little.
-pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>) -> Result<u64, LoadError> {
+pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>, chosen: &Chosen) -> Result<u64, LoadError> {
     match (spec.backend, artifact.map(|artifact| &artifact.header)) {
         (Kind::Scripted, _) => Ok(u64::from(spec.scripted.as_ref().map_or(0, |script| script.memory_mib)) << 20),
         (Kind::Llama, Some(Header::Gguf(gguf))) => {
             check_heads(spec.kv_cache, gguf)?;
-            let bytes = if spec.task == Task::Generate { llama(spec, gguf) } else { llama_embedder(spec, gguf) };
-            Ok(bytes.saturating_add(BASE))
+            let bytes = if spec.task == Task::Generate { llama(spec, gguf, chosen) } else { llama_embedder(spec, gguf) };
+            let is_mapped = artifact.is_some_and(|artifact| artifact.is_ours);
+            let copy = if is_mapped && chosen.tuning.repack { repacked(gguf) } else { 0 };
+            Ok(bytes.saturating_add(copy).saturating_add(BASE))
         }
         (Kind::Candle, Some(Header::Safetensors(elements))) => {
             let folder = artifact.map(|artifact| artifact.path.clone()).unwrap_or_default();
@@ -105,11 +107,19 @@ pub(crate) fn onnx_weights(bytes: u64) -> u64 {
     bytes.saturating_mul(ONNX_COPIES)
 }
 
+/// What llama.cpp copies of a mapped file into another order: the matrices of layers and of the output, as far as it has code for that.
+/// A file that is read goes there at once, and takes no more.
+fn repacked(gguf: &Gguf) -> u64 {
+    let matrices = gguf.tensors.iter().filter(|tensor| tensor.shape.len() == 2 && !tensor.name.starts_with("token_embd"));
+    let is_copied = |kind: &str, rows: Option<&u64>| rows.is_some_and(|rows| repacks(kind, *rows));
+    matrices.filter(|tensor| is_copied(tensor.kind.name(), tensor.shape.get(1))).map(|tensor| tensor.bytes).sum()
+}
+
 /// Weights, cache and buffers of llama.cpp.
-fn llama(spec: &Spec, gguf: &Gguf) -> u64 {
+fn llama(spec: &Spec, gguf: &Gguf, chosen: &Chosen) -> u64 {
     let number = |name: &str| gguf.of_architecture(name).unwrap_or(0);
     let trained = number("context_length").max(1);
-    let rows = u64::from(step_rows(spec)).min(MICRO_BATCH);
+    let rows = u64::from(step_rows(spec).min(chosen.tuning.micro_batch));
     let sequences = u64::from(spec.sequences);
     let tokens = spec.context_tokens.map_or(trained.min(DEFAULT_CONTEXT), u64::from);
     let cells = tokens.div_ceil(CELLS).saturating_mul(CELLS);

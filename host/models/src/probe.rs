@@ -90,7 +90,7 @@ pub fn probe(request: &ProbeRequest) -> Result<ProbeReport, String> {
     Ok(report)
 }
 
-fn read(path: &Path, check: fn(&Gguf) -> Result<(), FormatError>) -> Result<Gguf, String> {
+pub(crate) fn read(path: &Path, check: fn(&Gguf) -> Result<(), FormatError>) -> Result<Gguf, String> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let header = gguf::read(&mut BufReader::new(file)).and_then(|header| check(&header).map(|()| header));
     header.map_err(|error| format!("{}: {error}", path.display()))

@@ -14,6 +14,7 @@ use tollgate_config::{Backend as Kind, KvCache as Stored, Model as Spec, Task};
 
 pub(crate) use self::embedder::warm_up as warm_up_embedder;
 use crate::artifact::{Artifact, Header, Opened, Wanted};
+use crate::tune::Chosen;
 use crate::{ArtifactError, Library, step_rows};
 
 /// A model cannot be loaded.
@@ -72,8 +73,13 @@ pub(crate) fn find(spec: &Spec, library: &Library) -> Result<Option<Artifact>, L
     Ok(Some(artifact))
 }
 
-/// Loads the model's backend; returns its artifact's digest with it.
-pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) -> Result<(Loaded, String), LoadError> {
+/// Loads the model's backend, llama.cpp as it was `chosen`; returns its artifact's digest with it.
+pub(crate) fn load(
+    spec: &Spec,
+    artifact: Option<&Artifact>,
+    library: &Library,
+    chosen: &Chosen,
+) -> Result<(Loaded, String), LoadError> {
     let Some(artifact) = artifact else {
         return Ok((Loaded::Backend(Box::new(scripted(spec))), "scripted".to_owned()));
     };
@@ -84,7 +90,7 @@ pub(crate) fn load(spec: &Spec, artifact: Option<&Artifact>, library: &Library) 
         return Ok((Loaded::Embedder(embedder), opened.digest));
     }
     let mut backend: Box<dyn Backend> = match spec.backend {
-        Kind::Llama => Box::new(Llama::load(&llama(spec, artifact, &opened))?),
+        Kind::Llama => Box::new(Llama::load(&llama(spec, artifact, &opened, chosen))?),
         Kind::Candle => Box::new(Candle::load(&candle(spec, artifact.path.clone()))?),
         Kind::Onnx => Box::new(Onnx::load(&onnx(spec, artifact, library)?)?),
         Kind::Scripted => Box::new(scripted(spec)),
@@ -105,7 +111,7 @@ fn warm_up(backend: &mut dyn Backend) -> Result<(), BackendError> {
     backend.truncate(sequence, 0)
 }
 
-fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened) -> tollgate_backend_llama::Settings {
+fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened, chosen: &Chosen) -> tollgate_backend_llama::Settings {
     tollgate_backend_llama::Settings {
         path: opened.path().unwrap_or_else(|| artifact.path.clone()),
         // Whoever writes into a mapped file ends the process.
@@ -113,10 +119,10 @@ fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened) -> tollgate_backend_
         context_tokens: spec.context_tokens,
         sequences: spec.sequences,
         step_rows: step_rows(spec),
-        threads: spec.threads,
+        threads: spec.threads.or(chosen.threads),
         apart: spec.deterministic,
         kv_cache: kv_cache(spec.kv_cache),
-        tuning: tollgate_backend_llama::Tuning::default(),
+        tuning: chosen.tuning,
     }
 }
 

@@ -196,6 +196,9 @@ pub(crate) fn needs_restart(started: &Config, now: &Config) -> Vec<String> {
     if started.settings.models.onnxruntime != now.settings.models.onnxruntime {
         fields.push("tollgate.toml: models.onnxruntime".to_owned());
     }
+    if started.settings.models.tune != now.settings.models.tune {
+        fields.push("tollgate.toml: models.tune".to_owned());
+    }
     if started.settings.shutdown != now.settings.shutdown {
         fields.push("tollgate.toml: [shutdown]".to_owned());
     }

@@ -30,6 +30,7 @@ use crate::observe;
 use crate::open_files;
 use crate::panics;
 use crate::service::{Front, body_failure, edge_error};
+use crate::tune_step;
 
 /// How long everything may take beyond the grace period (P-U6), and how long the last step of a model may take in any case.
 const AFTER_GRACE: Duration = Duration::from_secs(5);
@@ -152,8 +153,10 @@ fn assembler(config: &Config, data: &Data, host: PluginHost, pool: Pool) -> anyh
     if let Err(error) = store.heal_if_free() {
         tracing::warn!(%error, "what a crash left among the models cannot be cleared away");
     }
+    let models = &config.settings.models;
     let library = Library::new(builtin::MODELS, data.builtin(), config.dir.clone(), store)
-        .with_onnxruntime(config.settings.models.onnxruntime.as_deref());
+        .with_onnxruntime(models.onnxruntime.as_deref())
+        .with_tuner(models.tune.then(tune_step::tuner));
     Ok(Assembler::new(host, builder, components, (library, pool), data.secret("server")?))
 }
 

@@ -99,6 +99,14 @@ pub(crate) enum Command {
         /// CPU time.
         time_s: u64,
     },
+    /// The step that measures how a model is computed fastest; the gateway calls it, and `tollgate model tune`.
+    #[command(name = "__tune-model", hide = true)]
+    TuneModel {
+        /// Writable memory.
+        memory_bytes: u64,
+        /// CPU time.
+        time_s: u64,
+    },
     /// The step that makes a GGUF file of a model; `tollgate model` calls it.
     #[command(name = "__convert-model", hide = true)]
     ConvertModel {

@@ -23,6 +23,7 @@ mod plugin_pack;
 mod plugin_test;
 mod probe_step;
 mod service;
+mod tune_step;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::BuildPlugin { memory_bytes, time_s } => build_step::main(memory_bytes, time_s),
         Command::ProbeModel { memory_bytes, time_s } => probe_step::main(memory_bytes, time_s),
         Command::ConvertModel { memory_bytes, time_s } => convert_step::main(memory_bytes, time_s),
+        Command::TuneModel { memory_bytes, time_s } => tune_step::main(memory_bytes, time_s),
         Command::Serve(serve) => match app::main(&serve) {
             Ok(code) => code,
             Err(error) => failed(&error),

@@ -12,6 +12,7 @@ mod probe;
 mod progress;
 mod show;
 mod switch;
+mod tune;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ pub(crate) fn main(command: ModelCommand) -> anyhow::Result<ExitCode> {
         ModelCommand::Convert(ask) => Ok(watched(interrupt::watch(move |advice| convert::folder(&ask, advice))?)),
         ModelCommand::Pack(ask) => done(make::pack(ask)),
         ModelCommand::Key(ask) => done(make::key(&ask)),
+        ModelCommand::Tune(ask) => Ok(watched(interrupt::watch(move |advice| tune::tune(&ask, advice))?)),
         ModelCommand::Warm(named) => done(admin::client::model(&named, "warm")),
         ModelCommand::Unload(named) => done(admin::client::model(&named, "unload")),
         ModelCommand::Pin(named) => done(admin::client::model(&named, "pin")),

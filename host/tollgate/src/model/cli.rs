@@ -42,6 +42,11 @@ pub(crate) enum ModelCommand {
     Pack(Pack),
     /// Make a key that artifacts are signed with, or show the public half of one.
     Key(Key),
+    /// Measure again how this machine computes a model of the config fastest, and keep it for the model's next load.
+    ///
+    /// One candidate after another, in a process of its own: weights in another order or as they are in the file, threads, rows that
+    /// are computed at once, spinning. Nothing else should run on the machine meanwhile.
+    Tune(Tune),
     /// Load a model of a running gateway now, and wait for that.
     Warm(Named),
     /// Unload it; refused while a request uses it.
@@ -59,6 +64,20 @@ pub(crate) struct Named {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) ask: Ask,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tune {
+    /// The model's id in the config, or an alias.
+    pub(crate) name: String,
+    /// The config directory.
+    #[arg(long, env = "TOLLGATE_CONFIG", default_value = "config")]
+    pub(crate) config: PathBuf,
+    /// For how long to measure, in seconds. The default is measured whatever it takes.
+    #[arg(long, default_value_t = 8, value_parser = value_parser!(u32).range(1..=120))]
+    pub(crate) seconds: u32,
+    #[command(flatten)]
+    pub(crate) local: Ask,
 }
 
 /// Whose models are taken.

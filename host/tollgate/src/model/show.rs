@@ -60,7 +60,7 @@ fn state(entry: &Entry) -> &'static str {
 }
 
 /// Columns as wide as what is in them.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths = (0..N).map(width).collect::<Vec<_>>();
     let line = |row: &[String; N]| {
