@@ -86,7 +86,8 @@ pub(crate) fn with_adapters(here: &Here) -> anyhow::Result<(Generated, [PathBuf;
 /// `[models]` of its settings.
 pub(crate) fn place(models: &[Generated], more: &str) -> Place {
     let place = Place::new();
-    let settings = "[log]\nlevel = \"warn\"\n[reload]\npoll_s = 60\ndebounce_ms = 20\n[models]\nstartup = \"lazy\"\n";
+    let settings =
+        "[log]\nlevel = \"warn\"\n[reload]\npoll_s = 60\ndebounce_ms = 20\n[models]\nstartup = \"lazy\"\ntune = false\n";
     place.write("tollgate.toml", &format!("{settings}{more}"));
     for Generated { id, path, .. } in models {
         let text = format!("backend = \"llama\"\nartifact = {:?}\n", path.display().to_string());

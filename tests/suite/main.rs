@@ -21,3 +21,4 @@ mod sdk;
 mod shutdown;
 mod support;
 mod traces;
+mod tune;

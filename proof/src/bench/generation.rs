@@ -137,7 +137,14 @@ fn words(told: &Told, from: Instant, to: Instant) -> usize {
     pieces.map(|(_, text)| text.matches('w').count().max(1)).sum()
 }
 
-async fn decode_once(target: &Target, streams: usize, max: usize, window: Duration, run: usize) -> anyhow::Result<Value> {
+/// One measurement of decoding: `tok_s` and more.
+pub(super) async fn decode_once(
+    target: &Target,
+    streams: usize,
+    max: usize,
+    window: Duration,
+    run: usize,
+) -> anyhow::Result<Value> {
     let firsts = Arc::new(AtomicUsize::new(0));
     let (all_began, end) = watch::channel(None::<Instant>);
     let all_began = Arc::new(all_began);
@@ -181,7 +188,8 @@ async fn decode_once(target: &Target, streams: usize, max: usize, window: Durati
     }))
 }
 
-async fn prefill_once(target: &Target, streams: usize, tokens: usize, run: usize) -> anyhow::Result<Value> {
+/// One measurement of reading prompts: `tok_s` and more.
+pub(super) async fn prefill_once(target: &Target, streams: usize, tokens: usize, run: usize) -> anyhow::Result<Value> {
     let start = Arc::new(Barrier::new(streams));
     let mut tasks = JoinSet::new();
     for number in 0..streams {

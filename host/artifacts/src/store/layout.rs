@@ -13,7 +13,7 @@ use crate::files::{At, FileError, remove, sync_folder, write_atomically};
 use crate::name::ArtifactName;
 
 const LINK_PREFIX: &str = "../cache/versions/";
-const GITIGNORE: &str = "current/*\ncache/*\nrollback/*\n!current/.gitkeep\n!cache/.gitkeep\n!rollback/.gitkeep\n";
+const GITIGNORE: &str = "current/*\ncache/*\nrollback/*\ntune/\n!current/.gitkeep\n!cache/.gitkeep\n!rollback/.gitkeep\n";
 
 /// The paths of a store.
 #[derive(Debug, Clone)]

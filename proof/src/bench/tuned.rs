@@ -1,0 +1,109 @@
+//! What measuring once is worth: the same model in two gateways, one as `tollgate model tune` found it best and one as by default,
+//! asked in turn.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tollgate_tests::{Place, program};
+
+use super::generation::{decode_once, prefill_once};
+use super::pair::{self, MODEL};
+use crate::load::Target;
+use crate::report::{Found, Verdict};
+use crate::rows::Here;
+use crate::stats::median;
+
+/// Less is noise: what has to be better by as much to be chosen may be worse by as much.
+const NO_SLOWER: f64 = 0.97;
+/// Streams of each measurement of decoding.
+const STREAMS: [usize; 2] = [1, 4];
+
+/// Tokens per second of one gateway, by what was measured.
+#[derive(Debug, Default)]
+struct Rates {
+    decode: [Vec<f64>; 2],
+    prompt: Vec<f64>,
+}
+
+/// Measures the model, then asks both.
+pub(crate) async fn tuned(here: Here) -> anyhow::Result<Found> {
+    let file = pair::random_model(&here)?;
+    let places = [place(&file, false), place(&file, true)];
+    let report = tune(&places[1], here.pick(20, 2)).await?;
+    let gateways = [places[0].start().await, places[1].start().await];
+    let mut targets = Vec::new();
+    for ((gateway, place), name) in gateways.iter().zip(&places).zip(["default", "tuned"]) {
+        let mut target = pair::target(gateway, place, MODEL)?;
+        target.name = name;
+        targets.push(target);
+    }
+    let (mut all, mut samples) = ([Rates::default(), Rates::default()], Vec::new());
+    for run in 0..here.pick(5, 1) {
+        for (target, rates) in targets.iter().zip(&mut all) {
+            samples.extend(once(&here, target, rates, run).await?);
+        }
+    }
+    let [default, tuned] = all;
+    let ratio = |now: &[f64], before: &[f64]| median(now) / median(before).max(f64::MIN_POSITIVE);
+    let prompt = ratio(&tuned.prompt, &default.prompt);
+    let [one, four] = [0, 1].map(|at: usize| ratio(&tuned.decode[at], &default.decode[at]));
+    let rates = |rates: &Rates| {
+        format!("{:.1} and {:.1} tok/s, prompts {:.0}", median(&rates.decode[0]), median(&rates.decode[1]), median(&rates.prompt))
+    };
+    Ok(Found {
+        figure: format!(
+            "decode {one:.2}x with one stream, {four:.2}x with four, prefill {prompt:.2}x: {} instead of {}; chosen: {}",
+            rates(&tuned),
+            rates(&default),
+            report["report"]["chosen"]
+        ),
+        verdict: Verdict::of([one, four, prompt].into_iter().all(|ratio| ratio >= NO_SLOWER)),
+        method: "`tollgate model tune --seconds 20`, then two gateways with the same file and nothing else in their configs but `tune`, \
+                 both loaded, asked in turn; medians of the runs. Not slower is within the 3 % that a candidate has to win by."
+            .to_owned(),
+        samples: json!({ "tune": report, "runs": samples }),
+    })
+}
+
+/// One round with one gateway.
+async fn once(here: &Here, target: &Target, rates: &mut Rates, run: usize) -> anyhow::Result<Vec<Value>> {
+    let rate = |sample: &Value| sample["tok_s"].as_f64().context("a rate");
+    let mut samples = Vec::new();
+    for (streams, rates) in STREAMS.into_iter().zip(&mut rates.decode) {
+        let window = here.pick(Duration::from_secs(10), Duration::from_secs(2));
+        let sample = decode_once(target, streams, here.pick(300, 64), window, run).await?;
+        rates.push(rate(&sample)?);
+        samples.push(sample);
+    }
+    let sample = prefill_once(target, 1, here.pick(384, 64), run).await?;
+    rates.prompt.push(rate(&sample)?);
+    samples.push(sample);
+    eprintln!("   {} {}: {samples:?}", run + 1, target.name);
+    Ok(samples)
+}
+
+fn place(file: &Path, is_tuned: bool) -> Place {
+    let place = Place::new();
+    place.write("tollgate.toml", &format!("[log]\nlevel = \"warn\"\n[models]\ntune = {is_tuned}\n"));
+    let artifact = file.display().to_string();
+    place.write(
+        &format!("models/{MODEL}.toml"),
+        &format!("backend = \"llama\"\nartifact = {artifact:?}\ncontext_tokens = 16384\n"),
+    );
+    place
+}
+
+/// What `tollgate model tune` answers.
+async fn tune(place: &Place, seconds: u32) -> anyhow::Result<Value> {
+    let output = tokio::process::Command::new(program())
+        .args(["model", "tune", MODEL, "--json", "--seconds", &seconds.to_string(), "--config"])
+        .arg(place.config())
+        .arg("--data")
+        .arg(place.data())
+        .output()
+        .await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
