@@ -61,6 +61,7 @@ pub struct Model {
     digest: String,
     loaded_s: u64,
     load_time: Duration,
+    measuring: Duration,
     grown: u64,
     runner: Runner,
     metrics: Arc<ModelMetrics>,
@@ -89,6 +90,7 @@ impl Model {
             digest,
             loaded_s: now_s,
             load_time: began.elapsed().saturating_sub(measuring),
+            measuring,
             grown: memory::resident().unwrap_or(0).saturating_sub(before),
             metrics,
             runner,
@@ -128,6 +130,11 @@ impl Model {
     #[must_use]
     pub fn load_time(&self) -> Duration {
         self.load_time
+    }
+
+    /// How long it took to measure how it is computed best: nothing but for its first load on this machine.
+    pub(crate) fn measuring(&self) -> Duration {
+        self.measuring
     }
 
     /// Bytes by which the process grew while it was loaded.

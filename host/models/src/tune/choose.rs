@@ -13,7 +13,7 @@ pub(super) fn best(table: &[Measured]) -> Option<&Measured> {
 }
 
 /// Whether `one` is better than `other` by more than noise.
-pub(super) fn is_better(one: &Measured, other: &Measured) -> bool {
+fn is_better(one: &Measured, other: &Measured) -> bool {
     score(one) > score(other) * MARGIN
 }
 
