@@ -29,7 +29,7 @@ use crate::tickets::{Ticket, Tickets};
 pub use self::answer::{EmbedError, Embedded, Embedding};
 
 /// How an embedder is run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct EmbeddingSettings {
     /// Jobs that may be there at once, those that are computed included, 0 to 65,536; one more is refused at once. A tenant has at most
     /// as many of the places as it leaves free.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tollgate_backend_llama::{Spin, Tuning};
-use tollgate_config::{Backend as Kind, Model as Spec, Object, Task};
+use tollgate_config::{Backend as Kind, KvCache, Model as Spec, Object, Task};
 
 use crate::artifact::{Artifact, Header};
 use crate::{Library, LoadError, memory, select, step_rows};
@@ -72,6 +72,8 @@ pub struct TuneRequest {
     pub step_rows: u32,
     /// Threads, where the config says: they are then not measured.
     pub threads: Option<u16>,
+    /// How the key-value pool is stored.
+    pub kv_cache: KvCache,
     /// How long it may take in milliseconds. The first candidate is measured whatever it takes.
     pub budget_ms: u64,
     /// Whether to measure although other programs want the cores.
@@ -257,6 +259,7 @@ fn request(spec: &Spec, artifact: &Artifact, budget: Duration, is_forced: bool) 
         sequences: spec.sequences,
         step_rows: step_rows(spec),
         threads: spec.threads,
+        kv_cache: spec.kv_cache,
         budget_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
         is_forced,
     }

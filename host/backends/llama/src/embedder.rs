@@ -14,7 +14,7 @@ use tollgate_backend::{BackendError, Embedder, Memory, Token, Tokenizer};
 use self::context::{EmbedContext, Shape};
 use self::frame::{Frame, Pair};
 use crate::tokenizer::LlamaTokenizer;
-use crate::{MAX_SEQUENCES, Settings, cache_bytes, default_threads, load_model};
+use crate::{KvCache, MAX_SEQUENCES, Settings, cache_bytes, default_threads, load_model};
 
 /// Architectures that see a text in both directions, whatever their files say or leave out.
 const ENCODERS: [&str; 10] = [
@@ -125,7 +125,7 @@ fn memory(model: &LlamaModel, context: &EmbedContext) -> Memory {
     let words = u64::try_from(model.n_vocab()).unwrap_or(0);
     let width = u64::try_from(model.n_embd_out()).unwrap_or(0);
     let compute = u64::from(context.rows()).saturating_mul(words.saturating_add(width)).saturating_mul(4);
-    let cache = context.cells().map_or(0, |cells| cache_bytes(model, cells));
+    let cache = context.cells().map_or(0, |cells| cache_bytes(model, cells, KvCache::F16));
     Memory { weights: model.size(), cache, compute }
 }
 

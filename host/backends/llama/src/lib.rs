@@ -83,7 +83,7 @@ impl Llama {
     pub fn load(settings: &Settings) -> Result<Self, BackendError> {
         let model = Arc::new(load_model(settings)?);
         let tokenizer = Arc::new(LlamaTokenizer::new(Arc::clone(&model)));
-        Self::over(model, tokenizer, settings)
+        Self::over(&model, tokenizer, settings)
     }
 
     /// The same weights in another context, without reading them again: what `settings` say of their file and of `repack` does not
@@ -95,10 +95,10 @@ impl Llama {
         let Llama { context, tokenizer, .. } = self;
         let model = context.model();
         drop(context);
-        Self::over(model, tokenizer, settings)
+        Self::over(&model, tokenizer, settings)
     }
 
-    fn over(model: Arc<LlamaModel>, tokenizer: Arc<LlamaTokenizer>, settings: &Settings) -> Result<Self, BackendError> {
+    fn over(model: &Arc<LlamaModel>, tokenizer: Arc<LlamaTokenizer>, settings: &Settings) -> Result<Self, BackendError> {
         let trained = model.n_ctx_train();
         let context_tokens = settings.context_tokens.unwrap_or_else(|| trained.min(4_096));
         let sequences = settings.sequences.clamp(1, MAX_SEQUENCES);
@@ -113,8 +113,8 @@ impl Llama {
             apart: settings.apart,
             kv_cache: settings.kv_cache,
         };
-        let context = Context::new(Arc::clone(&model), &shape)?;
-        let cache = cache_bytes(&model, context.tokens(), settings.kv_cache);
+        let context = Context::new(Arc::clone(model), &shape)?;
+        let cache = cache_bytes(model, context.tokens(), settings.kv_cache);
         let capabilities = Capabilities {
             max_sequences: sequences,
             context_tokens: context.tokens(),

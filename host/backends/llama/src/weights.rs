@@ -16,7 +16,7 @@ pub(crate) fn load(path: &Path, mapped: bool, repack: bool) -> Result<LlamaModel
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| refused("the name has a zero byte in it"))?;
     // SAFETY: plain data without arguments.
     let mut params = unsafe { sys::llama_model_default_params() };
-    params.use_mmap = mapped;
+    params.load_mode = if mapped { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
     params.use_extra_bufts = repack;
     // SAFETY: the name ends in zero and lives until the call returns; the parameters are llama.cpp's own with two flags changed.
     let raw = unsafe { sys::llama_model_load_from_file(name.as_ptr(), params) };

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use tollgate_backend::{Backend, Row, SequenceId, Token};
-use tollgate_backend_llama::{KvCache, Llama, Settings};
+use tollgate_backend_llama::{KvCache, Llama, Settings, Tuning};
 
 const KINDS: [KvCache; 3] = [KvCache::F16, KvCache::Q8_0, KvCache::Q4_0];
 /// How far a logit may be from the same one computed in another batch, as a part of the largest of its row: where a number is
@@ -32,6 +32,7 @@ fn load(kv_cache: KvCache) -> Llama {
         threads: Some(1),
         apart: false,
         kv_cache,
+        tuning: Tuning::default(),
     };
     Llama::load(&settings).expect("the demo model loads")
 }

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use tollgate_backend::{Backend, Row, SequenceId};
-use tollgate_backend_llama::{Llama, Settings, Spin, Tuning};
+use tollgate_backend_llama::{KvCache, Llama, Settings, Spin, Tuning};
 
-/// Logits of kernels that add in another order.
-const CLOSE: f32 = 0.05;
+/// Logits of kernels that round and add in another order, of a model in 8 bits; they spread over some 20.
+const CLOSE: f32 = 0.5;
 
 fn settings(threads: u16, tuning: Tuning) -> Settings {
     Settings {
@@ -18,6 +18,7 @@ fn settings(threads: u16, tuning: Tuning) -> Settings {
         step_rows: 128,
         threads: Some(threads),
         apart: false,
+        kv_cache: KvCache::F16,
         tuning,
     }
 }
@@ -35,7 +36,9 @@ fn the_same_is_said_however_it_is_computed() {
     let expected = logits(&mut plain);
     let is_close = |found: &[f32]| {
         assert_eq!(found.len(), expected.len());
-        found.iter().zip(&expected).all(|(one, other)| (one - other).abs() < CLOSE)
+        let best =
+            |logits: &[f32]| logits.iter().copied().enumerate().max_by(|one, other| one.1.total_cmp(&other.1)).map(|best| best.0);
+        best(found) == best(&expected) && found.iter().zip(&expected).all(|(one, other)| (one - other).abs() < CLOSE)
     };
     let other = Tuning { repack: false, micro_batch: 32, spin: Spin::Never };
     let mut llama = Llama::load(&settings(2, other)).unwrap();

@@ -117,7 +117,7 @@ fn vectors(firsts: &[f32]) -> Embedded {
 #[tokio::test]
 async fn a_big_job_takes_turns_with_small_ones() {
     let bench = Bench::new(false);
-    let big = bench.submit("a", &[&[1, 1]; 10]);
+    let big = bench.submit("a", &[[1, 1].as_slice(); 10]);
     assert_eq!(bench.seen.recv().expect("a slice").len(), 2, "four tokens");
     let (other, own) = (bench.submit("b", &[&[2]]), bench.submit("a", &[&[3]]));
     bench.open();

@@ -9,6 +9,7 @@ use tollgate_config::{Backend as Kind, Model as Spec, Task};
 use super::{LoadError, candle, llama, onnx};
 use crate::Library;
 use crate::artifact::{Artifact, Opened};
+use crate::tune::Chosen;
 
 /// Computed before a model serves.
 const TEXT: &str = "Hello";
@@ -18,7 +19,7 @@ const NEAR: f64 = 1e-3;
 /// Loads an embedder, which does what the config's `task` says.
 pub(super) fn load(spec: &Spec, artifact: &Artifact, library: &Library, opened: &Opened) -> Result<Box<dyn Embedder>, LoadError> {
     let mut embedder: Box<dyn Embedder> = match spec.backend {
-        Kind::Llama => Box::new(LlamaEmbedder::load(&llama(spec, artifact, opened))?),
+        Kind::Llama => Box::new(LlamaEmbedder::load(&llama(spec, artifact, opened, &Chosen::default()))?),
         Kind::Candle => Box::new(CandleEmbedder::load(&candle(spec, artifact.path.clone()))?),
         Kind::Onnx => Box::new(OnnxEmbedder::load(&onnx(spec, artifact, library)?)?),
         Kind::Scripted | Kind::Provider => return Err(LoadError::NotHere),

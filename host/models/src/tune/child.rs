@@ -148,6 +148,7 @@ mod tests {
             sequences: 1,
             step_rows: 16,
             threads: None,
+            kv_cache: tollgate_config::KvCache::F16,
             budget_ms: 1_000,
             is_forced: true,
         }

@@ -8,7 +8,7 @@ use tollgate_backend_llama::{Llama, Settings};
 use tollgate_formats::gguf;
 
 use super::{Candidate, Measured, TuneLine, TuneReport, TuneRequest, choose};
-use crate::{memory, probe};
+use crate::{memory, probe, select};
 
 /// Tokens of the context at most: what is measured needs no more.
 const CONTEXT_TOKENS: u32 = 1_024;
@@ -226,6 +226,7 @@ fn settings(request: &TuneRequest, candidate: Candidate) -> Settings {
         step_rows: request.step_rows,
         threads: Some(candidate.threads),
         apart: false,
+        kv_cache: select::kv_cache(request.kv_cache),
         tuning: candidate.tuning(),
     }
 }

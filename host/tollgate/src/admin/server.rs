@@ -165,6 +165,7 @@ fn told_of_slot(slot: &Slot) -> Value {
     let status = slot.status();
     json!({
         "id": slot.id(),
+        "task": slot.task(),
         "aliases": slot.aliases(),
         "base": slot.base(),
         "digest": slot.digest(),
@@ -182,8 +183,9 @@ fn told_of_loaded(slot: &Slot) -> Value {
 }
 
 fn told_of_engine(model: Option<&Model>) -> Value {
-    let engine = model.map(Model::engine);
+    let engine = model.and_then(Model::engine);
     let gauges = engine.map(tollgate_models::Engine::gauges);
+    let gauges = gauges.or_else(|| model.and_then(Model::embedding).map(tollgate_models::EmbeddingEngine::gauges));
     json!({
         "load_ms": model.map(|model| u64::try_from(model.load_time().as_millis()).unwrap_or(u64::MAX)),
         "memory_bytes": model.map(Model::memory_bytes),

@@ -2,13 +2,17 @@
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
-use llama_cpp_2::vocab::VocabType;
 use tollgate_backend::{BackendError, Token, Tokenizer};
 
 /// Where the file has a template for pairs. llama-cpp-2's `chat_template` reads a name that it has freed, so it is not asked.
 const TEMPLATE: &str = "tokenizer.chat_template.rerank";
 const QUERY: &str = "{query}";
 const DOCUMENT: &str = "{document}";
+
+/// Whether the vocabulary is BERT's. llama-cpp-2's `vocab_type` panics at it: it numbers the types otherwise than llama.cpp.
+fn is_word_piece(model: &LlamaModel) -> bool {
+    model.meta_val_str("tokenizer.ggml.model").is_ok_and(|name| name == "bert")
+}
 
 /// What stands before a text and after it.
 pub(super) struct Frame {
@@ -20,11 +24,7 @@ impl Frame {
     /// As llama.cpp puts it there by itself.
     pub(super) fn of(model: &LlamaModel) -> Self {
         let vocab = model.vocab();
-        let end = if matches!(vocab.vocab_type(), VocabType::WPM) {
-            known(vocab.sep())
-        } else {
-            known(vocab.eos()).filter(|_| vocab.should_add_eos())
-        };
+        let end = if is_word_piece(model) { known(vocab.sep()) } else { known(vocab.eos()).filter(|_| vocab.should_add_eos()) };
         let begin = known(vocab.bos()).filter(|_| vocab.should_add_bos());
         Frame { before: begin.into_iter().collect(), after: end.into_iter().collect() }
     }
@@ -55,7 +55,7 @@ impl Pair {
         let vocab = model.vocab();
         let Frame { before, after } = Frame::of(model);
         let separator = known(vocab.sep());
-        if matches!(vocab.vocab_type(), VocabType::WPM) {
+        if is_word_piece(model) {
             // BERT was trained on one separator after each of the two.
             return Ok(Pair { before, between: after.clone(), after });
         }

@@ -12,6 +12,7 @@ fn request() -> TuneRequest {
         sequences: 16,
         step_rows: 512,
         threads: None,
+        kv_cache: tollgate_config::KvCache::F16,
         budget_ms: 1_000,
         is_forced: true,
     }
