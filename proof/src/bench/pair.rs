@@ -65,7 +65,8 @@ pub(crate) fn random_model(here: &Here) -> anyhow::Result<PathBuf> {
 /// The directories of a gateway with a model from `file`, called [`MODEL`], and no plugins but the authenticator.
 pub(crate) fn place(file: &Path, setting: Setting) -> Place {
     let place = Place::new();
-    place.remove("tollgate.toml");
+    // As its peer, it is computed as the settings say, and not as measured best.
+    place.write("tollgate.toml", "[models]\ntune = false\n");
     let Setting { threads, sequences, context_tokens } = setting;
     place.write(
         &format!("models/{MODEL}.toml"),

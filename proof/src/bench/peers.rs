@@ -53,7 +53,7 @@ impl LlamaServer {
         let place = folder()?.join(format!("llama-server-{LLAMA_PACKAGE}"));
         let program = place.join("build/bin/llama-server");
         if !program.exists() {
-            build(&place).await.context(
+            build(root, &place).await.context(
                 "llama-server, the peer, cannot be built: this needs python3 with pip, cmake, a C++ compiler, and PyPI \
                  (or a mirror that pip is set to use)",
             )?;
@@ -117,7 +117,7 @@ pub(crate) struct Setting {
     pub(crate) context_tokens: usize,
 }
 
-async fn build(place: &Path) -> anyhow::Result<()> {
+async fn build(root: &Path, place: &Path) -> anyhow::Result<()> {
     eprintln!("   building llama-server in {} (once; about 10 minutes on 2 cores)", place.display());
     std::fs::create_dir_all(place)?;
     let package = format!("llama-cpp-python=={LLAMA_PACKAGE}");
@@ -126,7 +126,13 @@ async fn build(place: &Path) -> anyhow::Result<()> {
     let archive = format!("llama_cpp_python-{LLAMA_PACKAGE}.tar.gz");
     let vendor = format!("llama_cpp_python-{LLAMA_PACKAGE}/vendor/llama.cpp");
     step(place, "tar", &["-xzf", &archive, "--strip-components=2", &vendor]).await?;
-    step(place, "cmake", &[["-S", "llama.cpp", "-B", "build"].as_slice(), FLAGS.as_slice()].concat()).await?;
+    // What our build leaves out of the processor's instructions: AMX, which GCC before 12.4 sets up wrongly.
+    let ours = std::fs::read_to_string(our_build(root)?)?;
+    let flags = cache_entry(&ours, "CMAKE_CXX_FLAGS").unwrap_or_default();
+    let without = flags.split(' ').filter(|flag| flag.starts_with("-mno-")).collect::<Vec<_>>().join(" ");
+    let without = format!("-DCMAKE_CXX_FLAGS={without}");
+    let made = ["-S", "llama.cpp", "-B", "build", &without];
+    step(place, "cmake", &[made.as_slice(), FLAGS.as_slice()].concat()).await?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     step(place, "cmake", &["--build", "build", "--target", "llama-server", "--parallel", &jobs]).await
 }
