@@ -36,13 +36,15 @@ pub struct EmbeddingSettings {
     pub queue: usize,
     /// Tokens that a job has computed before it is another one's turn, at least 1. A text with more is computed all the same.
     pub batch_tokens: u32,
+    /// Texts that a job has computed before it is another one's turn, at least 1: a short one takes its time as well.
+    pub batch_texts: u16,
     /// The longest that a job may take, whatever its own deadline says.
     pub deadline: Duration,
 }
 
 impl Default for EmbeddingSettings {
     fn default() -> Self {
-        EmbeddingSettings { queue: 256, batch_tokens: 512, deadline: Duration::from_secs(600) }
+        EmbeddingSettings { queue: 256, batch_tokens: 512, batch_texts: 16, deadline: Duration::from_secs(600) }
     }
 }
 
@@ -108,10 +110,11 @@ impl EmbeddingEngine {
     /// # Errors
     /// See [`StartError`].
     pub fn start(name: &str, embedder: Box<dyn Embedder>, settings: EmbeddingSettings) -> Result<Self, StartError> {
-        let EmbeddingSettings { queue, batch_tokens, deadline } = settings;
+        let EmbeddingSettings { queue, batch_tokens, batch_texts, deadline } = settings;
         let setting = |holds: bool, field, range| if holds { Ok(()) } else { Err(StartError::Setting { field, range }) };
         setting(queue <= 65_536, "queue", "0 to 65536")?;
         setting(batch_tokens >= 1, "batch_tokens", "at least 1")?;
+        setting(batch_texts >= 1, "batch_texts", "at least 1")?;
         setting(embedder.max_tokens() >= 1, "the backend's max_tokens", "at least 1")?;
         setting(embedder.ranks() || embedder.dimensions() >= 1, "the backend's dimensions", "at least 1")?;
         let (dimensions, max_tokens, ranks) = (embedder.dimensions(), embedder.max_tokens(), embedder.ranks());
@@ -122,7 +125,7 @@ impl EmbeddingEngine {
         let (commands, received) = sync_channel(queue.saturating_add(1));
         let is_closed = Arc::new(AtomicBool::new(false));
         let death = Death { name: name.to_owned(), is_closed: Arc::clone(&is_closed) };
-        let worker = Worker::new(name, embedder, batch_tokens, Arc::clone(&gauges));
+        let worker = Worker::new(name, embedder, (batch_tokens, batch_texts), Arc::clone(&gauges));
         let thread = std::thread::Builder::new()
             .name(format!("model-{name}"))
             .spawn(move || {

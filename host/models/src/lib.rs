@@ -204,7 +204,7 @@ fn start(spec: &Object<Spec>, loaded: Loaded, server_secret: [u8; 32]) -> Result
             Engine::start(name, backend, settings).map(Runner::Generates)
         }
         Loaded::Embedder(embedder) => {
-            let settings = EmbeddingSettings { queue, batch_tokens: step_rows(spec), deadline };
+            let settings = EmbeddingSettings { queue, batch_tokens: step_rows(spec), batch_texts: spec.sequences, deadline };
             EmbeddingEngine::start(name, embedder, settings).map(Runner::Embeds)
         }
     }

@@ -23,15 +23,16 @@ pub(super) enum Command {
 pub(super) struct Worker {
     name: String,
     embedder: Box<dyn Embedder>,
-    batch_tokens: u32,
+    /// Tokens and texts of a slice.
+    batch: (u32, u16),
     gauges: Arc<Gauges>,
     turns: Turns,
     stop_at: Option<Instant>,
 }
 
 impl Worker {
-    pub(super) fn new(name: &str, embedder: Box<dyn Embedder>, batch_tokens: u32, gauges: Arc<Gauges>) -> Self {
-        Worker { name: name.to_owned(), embedder, batch_tokens, gauges, turns: Turns::default(), stop_at: None }
+    pub(super) fn new(name: &str, embedder: Box<dyn Embedder>, batch: (u32, u16), gauges: Arc<Gauges>) -> Self {
+        Worker { name: name.to_owned(), embedder, batch, gauges, turns: Turns::default(), stop_at: None }
     }
 
     fn obey(&mut self, command: Command) {
@@ -47,7 +48,7 @@ impl Worker {
         let Some(mut job) = self.turns.pop() else { return };
         if !job.is_done() {
             self.gauges.set_sequences(1, 0, 0);
-            let slice = job.slice(self.batch_tokens);
+            let slice = job.slice(self.batch);
             let (texts, tokens) = (slice.texts.len(), slice.tokens);
             let computed = compute(self.embedder.as_mut(), &slice);
             self.gauges.set_sequences(0, 0, 0);

@@ -85,11 +85,11 @@ struct Bench {
 }
 
 impl Bench {
-    /// Slices of four tokens.
+    /// Slices of four tokens, and of three texts.
     fn new(ranks: bool) -> Self {
         let ((tell, seen), (gate, opened)) = (channel(), channel());
         let fake = Fake { ranks, seen: tell, gate: opened };
-        let settings = EmbeddingSettings { queue: 16, batch_tokens: 4, ..EmbeddingSettings::default() };
+        let settings = EmbeddingSettings { queue: 16, batch_tokens: 4, batch_texts: 3, ..EmbeddingSettings::default() };
         let engine = EmbeddingEngine::start("fake", Box::new(fake), settings).expect("it starts");
         Bench { gate, seen, engine }
     }
@@ -127,6 +127,19 @@ async fn a_big_job_takes_turns_with_small_ones() {
     let firsts: Vec<Token> = bench.seen.try_iter().map(|slice| slice[0][0]).collect();
     assert_eq!(firsts, [1, 2, 3, 1, 1, 1], "after the first slice");
     assert_eq!((bench.engine.gauges().steps(), bench.engine.gauges().waiting()), (7, 0));
+}
+
+#[tokio::test]
+async fn texts_of_no_length_take_turns_too() {
+    let bench = Bench::new(false);
+    let empty: &[Token] = &[];
+    let big = bench.submit("a", &[empty; 7]);
+    assert_eq!(bench.seen.recv().expect("a slice").len(), 3);
+    let other = bench.submit("b", &[&[2]]);
+    bench.open();
+    assert_eq!(other.outcome().await, Ok(vectors(&[2.0])));
+    assert_eq!(big.outcome().await, Ok(vectors(&[0.0; 7])));
+    assert_eq!(bench.seen.try_iter().map(|slice| slice.len()).collect::<Vec<_>>(), [3, 1, 1], "after the first slice");
 }
 
 #[tokio::test]

@@ -72,13 +72,13 @@ impl Running {
         self.done >= self.texts.len()
     }
 
-    /// What is computed next: texts of at most `tokens` together, but one at least.
-    pub(super) fn slice(&self, tokens: u32) -> Slice<'_> {
+    /// What is computed next: at most so many texts, of at most `tokens` together, but one at least.
+    pub(super) fn slice(&self, (tokens, texts): (u32, u16)) -> Slice<'_> {
         let most = u64::from(tokens);
         let rest = self.texts.get(self.done..).unwrap_or_default();
         let before = self.query.as_ref().map_or(0, Vec::len);
         let (mut held, mut count) = (0_u64, 0_usize);
-        for text in rest {
+        for text in rest.iter().take(usize::from(texts)) {
             let cost = u64::try_from(text.len().saturating_add(before)).unwrap_or(u64::MAX);
             let with = held.saturating_add(cost);
             if count > 0 && with > most {
