@@ -95,10 +95,13 @@ async fn what_the_config_says_comes_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_measured_is_said() {
     let place = place("deterministic = true\n");
+    let artifact = tollgate_tests::repository().join("host/demo-model/demo-f16.gguf").display().to_string();
+    place.write("models/vectors.toml", &format!("backend = \"llama\"\nartifact = {artifact:?}\ntask = \"embed\"\n"));
     for (name, words) in [
         ("demo", "deterministic = true"),
-        ("scripted", "only models of the backend `llama` are tuned"),
-        ("absent", "there are: demo, scripted"),
+        ("scripted", "only models of the backend `llama` that generate are tuned"),
+        ("vectors", "only models of the backend `llama` that generate are tuned"),
+        ("absent", "there are: demo, scripted, vectors"),
     ] {
         let output = tune(&place, name).await;
         let said = String::from_utf8_lossy(&output.stderr);

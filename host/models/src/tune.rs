@@ -103,7 +103,7 @@ pub struct TuneReport {
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
     /// There is nothing to choose for it.
-    #[error("only models of the backend `llama` are tuned, and no adapters: an adapter is computed as its base is")]
+    #[error("only models of the backend `llama` that generate are tuned, and no adapters: an adapter is computed as its base is")]
     NotTunable,
     /// It promises the same reply to the last bit.
     #[error("a model with `deterministic = true` is not tuned: its replies would change by the last bits")]
@@ -167,7 +167,7 @@ pub fn tune_again(
     budget: Duration,
     told: &mut dyn FnMut(&Measured),
 ) -> Result<Tuned, TuneError> {
-    if spec.backend != Kind::Llama || spec.base.is_some() {
+    if spec.backend != Kind::Llama || spec.base.is_some() || spec.task != Task::Generate {
         return Err(TuneError::NotTunable);
     }
     if spec.deterministic {
