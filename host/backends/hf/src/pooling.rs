@@ -24,13 +24,17 @@ impl Pooling {
                 "the folder has a layer after the pooling (2_Dense), which is not supported".to_owned(),
             ));
         }
-        if config.flag("pooling_mode_cls_token")? == Some(true) {
-            return Ok(Pooling::Cls);
+        let flags = config.value().as_object().into_iter().flatten();
+        let mut modes = flags.filter(|(name, value)| name.starts_with("pooling_mode_") && value.as_bool() == Some(true));
+        // The vectors of several stand one after the other in the original.
+        match (modes.next().map(|(name, _)| name.as_str()), modes.next()) {
+            (Some("pooling_mode_cls_token"), None) => Ok(Pooling::Cls),
+            (Some("pooling_mode_mean_tokens"), None) => Ok(Pooling::Mean),
+            _ => {
+                let what = "1_Pooling/config.json asks for a pooling other than the mean or the first token";
+                Err(BackendError::Load(what.to_owned()))
+            }
         }
-        if config.flag("pooling_mode_mean_tokens")? == Some(true) {
-            return Ok(Pooling::Mean);
-        }
-        Err(BackendError::Load("1_Pooling/config.json asks for a pooling other than the mean or the first token".to_owned()))
     }
 
     /// One vector of length 1 from rows of `width` numbers; `None` if there is no row, or a number that is none.
@@ -94,7 +98,9 @@ mod tests {
         assert_eq!(Pooling::read(&folder), Ok(Pooling::Cls));
         write("1_Pooling/config.json", r#"{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}"#);
         assert_eq!(Pooling::read(&folder), Ok(Pooling::Mean));
-        write("1_Pooling/config.json", r#"{"pooling_mode_max_tokens": true}"#);
-        assert!(Pooling::read(&folder).is_err());
+        for others in ["", r#", "pooling_mode_mean_tokens": true"#, r#", "pooling_mode_cls_token": true"#] {
+            write("1_Pooling/config.json", &format!(r#"{{"pooling_mode_max_tokens": true{others}}}"#));
+            assert!(Pooling::read(&folder).is_err(), "{others}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! How the rows of an encoder become one vector, as sentence-transformers writes it beside the model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{ConvertError, quoted};
 use crate::files;
@@ -23,12 +25,6 @@ pub(super) enum Pooling {
     Cls,
     /// The first one goes through the head, which gives a score.
     Rank,
-}
-
-#[derive(Debug, Deserialize)]
-struct Modes {
-    pooling_mode_cls_token: Option<bool>,
-    pooling_mode_mean_tokens: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,10 +69,12 @@ impl Pooling {
                 "it has a module `{other}`, which a GGUF file of this family has not"
             )));
         }
-        let Some(modes) = files::json::<Modes>(folder, FILE, FILE_BYTES)? else { return Ok(Self::Mean) };
-        match (modes.pooling_mode_cls_token, modes.pooling_mode_mean_tokens) {
-            (Some(true), None | Some(false)) => Ok(Self::Cls),
-            (None | Some(false), Some(true)) => Ok(Self::Mean),
+        let Some(flags) = files::json::<BTreeMap<String, Value>>(folder, FILE, FILE_BYTES)? else { return Ok(Self::Mean) };
+        let mut modes = flags.iter().filter(|(name, value)| name.starts_with("pooling_mode_") && value.as_bool() == Some(true));
+        // The vectors of several stand one after the other in the original.
+        match (modes.next().map(|(name, _)| name.as_str()), modes.next()) {
+            (Some("pooling_mode_cls_token"), None) => Ok(Self::Cls),
+            (Some("pooling_mode_mean_tokens"), None) => Ok(Self::Mean),
             _ => Err(ConvertError::unsupported("it asks for a pooling other than the mean or the first token")),
         }
     }

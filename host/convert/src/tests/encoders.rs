@@ -147,9 +147,15 @@ fn the_folder_says_which_rows_make_the_vector() {
     assert!(converted.notes[0].contains("up to 16 tokens") && converted.notes[0].contains("after 8"), "{:?}", converted.notes);
     assert_eq!(super::header(&folder.out()).of_architecture("pooling_type"), Some(2));
 
-    let folder = encoder("");
-    pooling(&folder, &json!({ "pooling_mode_max_tokens": true }));
-    assert!(folder.refusal().contains("a pooling other than the mean or the first token"));
+    for modes in [
+        json!({ "pooling_mode_max_tokens": true }),
+        json!({ "pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": true }),
+        json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true }),
+    ] {
+        let folder = encoder("");
+        pooling(&folder, &modes);
+        assert!(folder.refusal().contains("a pooling other than the mean or the first token"), "{modes}");
+    }
 
     let folder = encoder("");
     let modules =
