@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tollgate_domain::{
-    ChatRequest, Content, Context, FinishReason, Message, Origin, Parameters, Refusal, RefusalKind, Role, Share, Usage,
+    ChatRequest, Content, Context, FinishReason, Message, Origin, Parameters, Refusal, RefusalKind, Role, Share, Shares, Usage,
 };
 use tollgate_models::{
     EmbedError, EmbedJob, EmbedWork, Embedded, EmbeddingEngine, GenerateError, Lease, Task, Ticket, operation,
@@ -21,6 +21,9 @@ use crate::reply::{PATIENCE, retired_refusal};
 use crate::stages::{self, SHORT_MESSAGES, SHORT_PROMPT, internal};
 use crate::turn::{Answering, Failure, Place, Turn, generate_failure, submit_failure};
 use crate::{Route, Session, trace};
+
+/// Bytes that a number of an answer takes, as it is and as it is written.
+const BYTES_OF_NUMBER: u64 = 16;
 
 /// What is asked of a model that embeds or ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct EmbedReply {
     pub fallback: Option<String>,
     /// How long the stages took, as the value of a `Server-Timing` header.
     pub server_timing: String,
+    /// What the answer takes of the memory for requests, to be held until it is sent.
+    pub memory: Share,
 }
 
 /// A request on its way: its texts in a row, of which the first is the query where documents are ranked.
@@ -78,6 +83,9 @@ struct Work {
     task: Task,
     dimensions: Option<u32>,
     memory: Arc<Option<Share>>,
+    /// Of which the answer's memory is taken.
+    bodies: Arc<Shares>,
+    tenant: String,
 }
 
 impl Asked {
@@ -117,7 +125,7 @@ pub(crate) async fn run(mut session: Session, request: EmbedRequest, dialect: &'
 
     // screen, encode, embed
     let made = make(&mut session, (route, &ctx), (&mut turn, place), &mut record, asked).await;
-    let (embedded, answering) = made.inspect_err(|refusal| {
+    let (embedded, answering, memory) = made.inspect_err(|refusal| {
         record.end = Some(End::failed(refusal));
     })?;
     record.end = Some(End::Finished(FinishReason::Stop));
@@ -129,6 +137,7 @@ pub(crate) async fn run(mut session: Session, request: EmbedRequest, dialect: &'
         model_digest: answering.digest().to_owned(),
         fallback: turn.fallback().map(str::to_owned),
         server_timing: session.timings.header(),
+        memory,
     })
 }
 
@@ -139,7 +148,7 @@ async fn make(
     (turn, mut place): (&mut Turn, Place),
     record: &mut Record,
     mut asked: Asked,
-) -> Result<(Embedded, Answering), Refusal> {
+) -> Result<(Embedded, Answering, Share), Refusal> {
     let stage = trace::stage(&record.span, "screen");
     if route.with(Hook::FilterPrompt).next().is_some() {
         let count = asked.texts.len();
@@ -154,6 +163,8 @@ async fn make(
         task: asked.task,
         dimensions: asked.dimensions,
         memory: Arc::new(session.memory.take()),
+        bodies: Arc::clone(&session.bodies),
+        tenant: session.principal.tenant.clone(),
     };
     loop {
         let answering = place.answering();
@@ -163,7 +174,7 @@ async fn make(
             Place::Remote(..) => Err(internal("a provider's model was asked to embed").into()),
         };
         match made {
-            Ok(embedded) => return Ok((embedded, answering)),
+            Ok((embedded, memory)) => return Ok((embedded, answering, memory)),
             Err(failure) => turn.pass_on(failure)?,
         }
         place = turn.place().await?;
@@ -219,9 +230,11 @@ async fn local(
     turn: &Turn,
     record: &mut Record,
     work: &Work,
-) -> Result<Embedded, Failure> {
+) -> Result<(Embedded, Share), Failure> {
     let engine = lease.embedding().cloned().ok_or_else(|| internal("a model that embeds nothing was asked to"))?;
     has_dimensions(work.dimensions, engine.dimensions())?;
+    let of_text = if work.task == Task::Embed { engine.dimensions() } else { 1 };
+    let room = room(&work.bodies, &work.tenant, work.texts.len(), of_text)?;
     let stage = trace::stage(&record.span, "encode");
     let (encoded, ticket) = encode(encoders, lease, &engine, ticket, work).await?;
     let (work_of_model, prompt) = encoded.map_err(|error| failure(&error, work.task))?;
@@ -249,7 +262,22 @@ async fn local(
             work.task == Task::Rerank && scores.len() + 1 == work.texts.len() && scores.iter().all(|score| score.is_finite())
         }
     };
-    if is_whole { Ok(embedded) } else { Err(model_failed("it made other numbers than were asked for, or none that are finite")) }
+    if is_whole {
+        Ok((embedded, room))
+    } else {
+        Err(model_failed("it made other numbers than were asked for, or none that are finite"))
+    }
+}
+
+/// Memory for an answer of so many numbers for each text: a request of a few bytes may ask for many MiB.
+fn room(bodies: &Arc<Shares>, tenant: &str, texts: usize, numbers: u32) -> Result<Share, Refusal> {
+    let texts = u64::try_from(texts).unwrap_or(u64::MAX);
+    let bytes = texts.saturating_mul(u64::from(numbers)).saturating_mul(BYTES_OF_NUMBER);
+    bodies.take(tenant, bytes).ok_or_else(|| {
+        let message = "The gateway has no memory for so many vectors now. Send fewer texts at once, or try again in a moment.";
+        let detail = format!("[requests] bodies_mib has no {bytes} bytes left for this tenant's answer");
+        Refusal::unavailable("overloaded", message, 1).detail(detail)
+    })
 }
 
 /// A vector has as many numbers as its model makes.
@@ -340,51 +368,4 @@ fn too_long(index: usize, tokens: usize, most: u32, task: Task) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(input: EmbedInput) -> Asked {
-        Asked::new(EmbedRequest { model: String::new(), input, dimensions: None }, "vectors".to_owned())
-    }
-
-    fn screened(texts: &[&str]) -> Screened {
-        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
-        Screened::Request(Box::new(chat_of(&mut asked(EmbedInput::Texts(texts)))))
-    }
-
-    #[test]
-    fn a_policy_sees_every_text_as_a_message_and_the_query_first() {
-        let (query, documents) = ("q".to_owned(), vec!["a".to_owned(), "b".to_owned()]);
-        let mut asked = asked(EmbedInput::Rank { query, documents });
-        assert_eq!(asked.task, Task::Rerank);
-        let request = chat_of(&mut asked);
-        let texts = request.messages.iter().map(Message::joined_text).collect::<Vec<_>>();
-        assert_eq!((request.model.as_str(), texts), ("vectors", vec!["q".to_owned(), "a".to_owned(), "b".to_owned()]));
-        assert!(request.messages.iter().all(|message| message.role == Role::User));
-    }
-
-    #[test]
-    fn a_policy_may_rewrite_texts_and_nothing_else() {
-        assert_eq!(texts_of(screened(&["a", "b"]), 2).unwrap(), ["a", "b"]);
-        for (left, count) in [(&["a"][..], 2), (&["a", "b", "c"], 2), (&["a", ""], 2), (&[], 1)] {
-            assert_eq!(texts_of(screened(left), count).unwrap_err().code, "plugin_failed", "{left:?}");
-        }
-        let refusal = texts_of(Screened::Answer("No.".to_owned()), 1).unwrap_err();
-        assert_eq!((refusal.kind, refusal.code.as_str()), (RefusalKind::Blocked, "blocked_by_policy"));
-    }
-
-    #[test]
-    fn a_text_that_is_too_long_is_named_with_both_figures() {
-        let refusal = too_long(3, 900, 512, Task::Embed);
-        assert_eq!(refusal.message, "`input[3]` has 900 tokens, 388 more than the 512 that this model takes.");
-        assert_eq!((refusal.code.as_str(), refusal.field.as_deref()), ("context_length_exceeded", Some("input[3]")));
-        assert_eq!(too_long(0, 9, 8, Task::Rerank).field.as_deref(), Some("documents[0]"));
-    }
-
-    #[test]
-    fn a_vector_is_not_shortened() {
-        assert!(has_dimensions(None, 384).is_ok() && has_dimensions(Some(384), 384).is_ok());
-        let refusal = has_dimensions(Some(256), 384).unwrap_err();
-        assert!(refusal.message.contains("384") && refusal.field.as_deref() == Some("dimensions"), "{refusal}");
-    }
-}
+mod tests;

@@ -88,14 +88,14 @@ pub(crate) async fn embeddings(
         return Err(Failure::Internal("texts were given scores and not vectors"));
     };
     let numbers = vectors.iter().map(Vec::len).sum::<usize>();
-    let (model, usage) = (reply.model, reply.usage);
+    let (model, usage, memory) = (reply.model, reply.usage, reply.memory);
     let write = move || text_of(&vectors, is_base64, &model, usage);
     let text = if numbers <= WRITTEN_INLINE {
         write()
     } else {
         tokio::task::spawn_blocking(write).await.map_err(|_| Failure::Internal("writing vectors panicked"))?
     };
-    let response = respond::json(StatusCode::OK, text);
+    let response = respond::holding(respond::json(StatusCode::OK, text), memory);
     Ok(headers::described(response, &reply.model_digest, reply.fallback.as_deref(), &reply.server_timing))
 }
 
