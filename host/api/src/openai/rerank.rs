@@ -20,6 +20,8 @@ use crate::{body, respond};
 const FIELDS: [&str; 5] = ["model", "query", "documents", "top_n", "return_documents"];
 /// Documents of a request.
 const MAX_DOCUMENTS: u32 = 1_024;
+/// More bytes of documents are written off the async workers, which should not be held up for milliseconds.
+const WRITTEN_INLINE: usize = 64 * 1_024;
 
 /// A request, and what of its documents is to come back.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,10 +69,18 @@ pub(crate) async fn rerank(
     let reply = session.embed(request, DIALECT).await?;
     access.model(&reply.model);
     access.usage(reply.usage);
-    let Embedded::Scores(scores) = &reply.embedded else {
+    let Embedded::Scores(scores) = reply.embedded else {
         return Err(Failure::Internal("documents were given vectors and not scores"));
     };
-    let response = respond::json(StatusCode::OK, text_of(scores, top_n, texts.as_deref(), &reply.model, reply.usage));
+    let bytes = texts.iter().flatten().map(String::len).sum::<usize>();
+    let (model, usage) = (reply.model, reply.usage);
+    let write = move || text_of(&scores, top_n, texts.as_deref(), &model, usage);
+    let text = if bytes <= WRITTEN_INLINE {
+        write()
+    } else {
+        tokio::task::spawn_blocking(write).await.map_err(|_| Failure::Internal("writing documents panicked"))?
+    };
+    let response = respond::json(StatusCode::OK, text);
     Ok(headers::described(response, &reply.model_digest, reply.fallback.as_deref(), &reply.server_timing))
 }
 
