@@ -24,8 +24,10 @@ impl Frame {
     /// As llama.cpp puts it there by itself.
     pub(super) fn of(model: &LlamaModel) -> Self {
         let vocab = model.vocab();
-        let end = if is_word_piece(model) { known(vocab.sep()) } else { known(vocab.eos()).filter(|_| vocab.should_add_eos()) };
-        let begin = known(vocab.bos()).filter(|_| vocab.should_add_bos());
+        // llama.cpp frames BERT's texts whatever the file says of it.
+        let is_framed = is_word_piece(model);
+        let end = if is_framed { known(vocab.sep()) } else { known(vocab.eos()).filter(|_| vocab.should_add_eos()) };
+        let begin = known(vocab.bos()).filter(|_| is_framed || vocab.should_add_bos());
         Frame { before: begin.into_iter().collect(), after: end.into_iter().collect() }
     }
 

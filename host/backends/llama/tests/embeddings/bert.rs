@@ -48,6 +48,8 @@ fn keys(pooling: u32) -> Vec<(&'static str, Value)> {
         ("bert.pooling_type", Value::U32(pooling)),
         ("tokenizer.ggml.model", Value::Text("bert")),
         ("tokenizer.ggml.token_type_count", Value::U32(2)),
+        // llama.cpp puts one there all the same.
+        ("tokenizer.ggml.add_bos_token", Value::Bool(false)),
         ("tokenizer.ggml.tokens", Value::Texts(words.collect())),
         ("tokenizer.ggml.token_type", Value::I32s((0..WORDS).map(|word| if word < 5 { 3 } else { 1 }).collect())),
         ("tokenizer.ggml.padding_token_id", Value::U32(0)),
