@@ -397,8 +397,8 @@ impl Lease {
         self.0.adapter.as_ref().map(|worn| worn.handle.clone())
     }
 
-    /// How long the model stays in memory without a lease from now on, until that is said again. Never longer than its config
-    /// says; of an adapter it is its base.
+    /// How long the model stays in memory without a lease from now on, until that is said again or it is unloaded. Never longer
+    /// than its config says; of an adapter it is its base.
     pub fn keep_alive(&self, asked: KeepAlive) {
         let ms = match asked {
             KeepAlive::Seconds(seconds) => Some(u64::from(seconds) * 1_000),

@@ -232,8 +232,8 @@ impl Machine {
         self.plan(now)
     }
 
-    /// How long it stays without a lease from its next one's end on, but never longer than was known of it before; `None` is
-    /// until its bytes are needed.
+    /// How long it stays without a lease from its next one's end on until it is unloaded, but never longer than was known of it
+    /// before; `None` is until its bytes are needed.
     pub(crate) fn keep_alive(&mut self, key: Key, ms: Option<u64>) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.keep_alive(ms);

@@ -40,7 +40,7 @@ pub(super) struct Ready {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) facts: Facts,
-    /// How long it stays without a lease: what was asked for last, within what is in the facts.
+    /// How long it stays without a lease: what was asked for last since it was loaded, within what is in the facts.
     keep_alive_ms: Option<u64>,
     /// Bytes of its adapters.
     pub(super) adapters: u64,
@@ -126,6 +126,8 @@ impl Entry {
     pub(super) fn loaded(&mut self, bytes: u64, took_ms: u64, now: u64) {
         self.phase = Phase::Ready(Ready { since: now, idle_since: now, is_draining: false });
         self.incarnation = Incarnation(self.incarnation.0.wrapping_add(1));
+        // What somebody asked for ends with the incarnation: who wanted it gone at once does not decide for those who come later.
+        self.keep_alive_ms = self.facts.keep_alive_ms;
         (self.leases, self.facts.bytes, self.load_ms) = (0, bytes.max(self.facts.bytes), took_ms.max(1));
     }
 

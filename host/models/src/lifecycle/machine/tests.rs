@@ -147,6 +147,11 @@ fn a_request_says_how_long_a_model_stays_but_never_longer_than_the_config() {
         );
         assert_eq!(machine.unloaded(Key(key), 2), []);
     }
+    // The next time that it is loaded, whoever says nothing finds it as the config has it.
+    let lease = load(&mut machine, 1, 5, 2);
+    assert_eq!(machine.returned(Key(1), lease, 3), []);
+    assert_eq!((machine.next_tick(), machine.unload(Key(1))), (None, Ok(vec![Effect::Unload(Key(1))])));
+    assert_eq!(machine.unloaded(Key(1), 3), []);
     for (asked, capped, free) in
         [(Some(3_000), Some(4_000), Some(4_000)), (Some(9_000), Some(6_000), Some(10_000)), (None, Some(6_000), None)]
     {
