@@ -117,6 +117,9 @@ pub enum TuneError {
         /// How much they take, in percent.
         busy_percent: u8,
     },
+    /// It was not tried to its end, which says nothing of the model.
+    #[error("{0}")]
+    Stopped(String),
     /// It was tried, and it does not work.
     #[error("{0}")]
     Failed(String),
@@ -213,7 +216,7 @@ pub(crate) fn at_load(spec: &Object<Spec>, artifact: Option<&Artifact>, library:
     let request = request(spec, artifact, AT_LOAD, false);
     let report = memory_bytes(spec, artifact).and_then(|bytes| tuner.run(&request, bytes, &mut |_| ()));
     let record = match report {
-        Err(error @ TuneError::Busy { .. }) => {
+        Err(error @ (TuneError::Busy { .. } | TuneError::Stopped(_))) => {
             tracing::warn!(model, reason = %error, "it is not measured now; its next load tries again, or `tollgate model tune {model}`");
             return (Chosen::default(), began.elapsed());
         }

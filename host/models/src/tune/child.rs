@@ -1,6 +1,7 @@
 //! The child process that measures: started, fed, listened to, and ended where it takes too long.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -18,6 +19,9 @@ const LINES: usize = 16;
 const TO_LOAD: Duration = Duration::from_secs(30);
 /// The same for each GiB that it may write to.
 const TO_LOAD_PER_GIB: Duration = Duration::from_secs(5);
+
+/// Signals that ask a process to end: SIGHUP, SIGINT and SIGTERM. A terminal and a service manager send them to the child as well.
+const ASK_TO_END: [i32; 3] = [1, 2, 15];
 
 /// How the child that measures is started.
 #[derive(Debug, Clone)]
@@ -59,7 +63,7 @@ impl Tuner {
         let within = Duration::from_millis(request.budget_ms).saturating_add(TO_LOAD).saturating_add(TO_LOAD_PER_GIB * gib);
         let cores = std::thread::available_parallelism().map_or(1, |cores| u64::try_from(cores.get()).unwrap_or(u64::MAX));
         let cpu_s = within.as_secs().saturating_mul(cores);
-        let failed = |error: std::io::Error| TuneError::Failed(format!("the process that measures cannot be started: {error}"));
+        let failed = |error: std::io::Error| TuneError::Stopped(format!("the process that measures cannot be started: {error}"));
         let mut child = self.start(memory_bytes, cpu_s).map_err(failed)?;
         let answer = talk(&mut child, request, Instant::now() + within, told);
         // It is over, or has to be: what it was asked for nobody waits for any more.
@@ -70,6 +74,9 @@ impl Tuner {
             Some(TuneLine::Busy(busy_percent)) => Err(TuneError::Busy { busy_percent }),
             Some(TuneLine::Failed(reason)) => Err(TuneError::Failed(reason)),
             Some(TuneLine::Measured(_)) => Err(TuneError::Failed(format!("it was not done within {} s", within.as_secs()))),
+            None if status.signal().is_some_and(|signal| ASK_TO_END.contains(&signal)) => {
+                Err(TuneError::Stopped(format!("the process that measures was told to end ({status})")))
+            }
             None => Err(TuneError::Failed(ending(status))),
         }
     }
@@ -189,6 +196,9 @@ mod tests {
             let error = run(script).0.unwrap_err().to_string();
             assert!(error.contains("without an answer"), "{script}: {error}");
         }
+        // Who ends the gateway says nothing of its model.
+        let stopped = run("kill -TERM $$").0;
+        assert!(matches!(stopped, Err(TuneError::Stopped(_))), "{stopped:?}");
         let missing = Tuner::new(PathBuf::from("/nowhere"), "measure", "PARENT").run(&request(), 1, &mut |_| ());
         assert!(missing.unwrap_err().to_string().contains("cannot be started"));
     }
