@@ -238,7 +238,8 @@ fn default_of(request: &TuneRequest, weights: u64) -> Candidate {
     Candidate {
         repack: tuning.repack,
         threads: request.threads.unwrap_or(by_default),
-        micro_batch: tuning.micro_batch.min(request.step_rows),
+        // Not cut to the step's rows, which the context does: it is kept, and the config may have longer steps one day.
+        micro_batch: tuning.micro_batch,
         spin: true,
     }
 }

@@ -53,6 +53,13 @@ fn the_default_is_measured_whatever_the_time() {
 }
 
 #[test]
+fn short_steps_do_not_bind_longer_ones_of_another_config() {
+    let request = TuneRequest { step_rows: 16, budget_ms: 1, ..request() };
+    let (TuneLine::Done(report), _) = tuned(&request) else { unreachable!("it is a model") };
+    assert_eq!(report.chosen.micro_batch, 512);
+}
+
+#[test]
 fn threads_that_were_given_are_not_measured() {
     let (TuneLine::Done(report), rows) = tuned(&TuneRequest { threads: Some(2), ..request() }) else {
         unreachable!("it is a model")
