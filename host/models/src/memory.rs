@@ -3,7 +3,7 @@
 use tollgate_backend_candle::CandleEmbedder;
 use tollgate_backend_llama::repacks;
 use tollgate_config::{Backend as Kind, KvCache, Model as Spec, Task};
-use tollgate_formats::gguf::Gguf;
+use tollgate_formats::gguf::{Gguf, Tensor};
 
 use crate::artifact::Header;
 use crate::tune::Chosen;
@@ -68,7 +68,7 @@ pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>, chosen: &Chosen)
             check_heads(spec.kv_cache, gguf)?;
             let bytes = if spec.task == Task::Generate { llama(spec, gguf, chosen) } else { llama_embedder(spec, gguf) };
             let is_mapped = artifact.is_some_and(|artifact| artifact.is_ours);
-            let copy = if is_mapped && chosen.tuning.repack { repacked(gguf) } else { 0 };
+            let copy = if chosen.tuning.repack { repacked(gguf, is_mapped) } else { 0 };
             Ok(bytes.saturating_add(copy).saturating_add(BASE))
         }
         (Kind::Candle, Some(Header::Safetensors(elements))) => {
@@ -107,12 +107,19 @@ pub(crate) fn onnx_weights(bytes: u64) -> u64 {
     bytes.saturating_mul(ONNX_COPIES)
 }
 
-/// What llama.cpp copies of a mapped file into another order: the matrices of layers and of the output, as far as it has code for that.
-/// A file that is read goes there at once, and takes no more.
-fn repacked(gguf: &Gguf) -> u64 {
-    let matrices = gguf.tensors.iter().filter(|tensor| tensor.shape.len() == 2 && !tensor.name.starts_with("token_embd"));
-    let is_copied = |kind: &str, rows: Option<&u64>| rows.is_some_and(|rows| repacks(kind, *rows));
-    matrices.filter(|tensor| is_copied(tensor.kind.name(), tensor.shape.get(1))).map(|tensor| tensor.bytes).sum()
+/// What llama.cpp holds a second time in another order, as far as it has code for that: of a mapped file the matrices of layers, of
+/// their experts, and of the output. A file that is read goes there at once. The words' matrix stays as it is for looking words up, and
+/// is copied from either kind of file where a model has none of its own for the output.
+fn repacked(gguf: &Gguf, is_mapped: bool) -> u64 {
+    let is_tied = !gguf.is_encoder() && gguf.tensor("output.weight").is_none();
+    let is_copied = |tensor: &&Tensor| match tensor.shape.len() {
+        2 if tensor.name == "token_embd.weight" => is_tied,
+        2 => is_mapped,
+        3 => is_mapped && tensor.name.contains("_exps."),
+        _ => false,
+    };
+    let has_code = |tensor: &&Tensor| tensor.shape.get(1).is_some_and(|rows| repacks(tensor.kind.name(), *rows));
+    gguf.tensors.iter().filter(is_copied).filter(has_code).map(|tensor| tensor.bytes).sum()
 }
 
 /// Weights, cache and buffers of llama.cpp.
@@ -169,18 +176,44 @@ fn words(gguf: &Gguf) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use tollgate_formats::gguf::Value;
+    use tollgate_formats::gguf::{TensorType, Value};
 
     use super::*;
+
+    fn header(keys: impl Iterator<Item = (String, Value)>, tensors: Vec<Tensor>) -> Gguf {
+        let architecture = ("general.architecture".to_owned(), Value::String("llama".to_owned()));
+        let metadata: BTreeMap<String, Value> = keys.chain([architecture]).collect();
+        Gguf { version: 3, metadata, tensors, alignment: 32, data_offset: 0, file_bytes: 0 }
+    }
+
+    #[test]
+    fn what_is_held_twice_is_what_is_multiplied_by() {
+        let kind = TensorType::from_id(2).unwrap();
+        assert_eq!(kind.name(), "q4_0");
+        // Nearly every processor has code for it.
+        let has = u64::from(repacks("q4_0", 64));
+        let tensor =
+            |name: &str, shape: &[u64], bytes| Tensor { name: name.to_owned(), shape: shape.to_vec(), kind, offset: 0, bytes };
+        let mut tensors = vec![
+            tensor("token_embd.weight", &[32, 64], 1),
+            tensor("blk.0.attn_q.weight", &[32, 64], 10),
+            tensor("blk.0.ffn_up_exps.weight", &[32, 64, 8], 100),
+            tensor("blk.0.attn_k_b.weight", &[32, 64, 8], 1_000),
+            tensor("blk.0.attn_norm.weight", &[32], 10_000),
+        ];
+        let tied = header(std::iter::empty(), tensors.clone());
+        assert_eq!((repacked(&tied, true), repacked(&tied, false)), (111 * has, has));
+        tensors.push(tensor("output.weight", &[32, 64], 100_000));
+        let own = header(std::iter::empty(), tensors);
+        assert_eq!((repacked(&own, true), repacked(&own, false)), (100_110 * has, 0));
+    }
 
     #[test]
     fn a_cache_in_blocks_needs_heads_of_whole_blocks() {
         let model = |more: Option<(&str, u32)>| {
             let keys = [("embedding_length", 256), ("attention.head_count", 4)].into_iter().chain(more);
             let keys = keys.map(|(name, number)| (format!("llama.{name}"), Value::U32(number)));
-            let architecture = ("general.architecture".to_owned(), Value::String("llama".to_owned()));
-            let metadata: BTreeMap<String, Value> = keys.chain([architecture]).collect();
-            Gguf { version: 3, metadata, tensors: Vec::new(), alignment: 32, data_offset: 0, file_bytes: 0 }
+            header(keys, Vec::new())
         };
         let narrow = [("attention.head_count", 16), ("attention.key_length", 80), ("attention.value_length_swa", 40)];
         for stored in [KvCache::Q8_0, KvCache::Q4_0] {
