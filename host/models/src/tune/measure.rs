@@ -110,11 +110,14 @@ impl Bench<'_> {
     fn all(&mut self, first: Candidate, told: &mut dyn FnMut(TuneLine)) -> Result<bool, String> {
         let measured = self.one(first)?;
         self.add(measured, told);
+        let mut is_complete = true;
         for axis in [Axis::Repack, Axis::Threads, Axis::MicroBatch, Axis::Spin] {
             let best = self.best(first);
             for candidate in self.others(axis, best) {
+                // One that needs no load may still fit in.
                 if !self.has_time(candidate) {
-                    return Ok(false);
+                    is_complete = false;
+                    continue;
                 }
                 // One that cannot be loaded, for want of memory perhaps, is not chosen.
                 let Ok(measured) = self.one(candidate) else {
@@ -128,7 +131,7 @@ impl Bench<'_> {
                 }
             }
         }
-        Ok(true)
+        Ok(is_complete)
     }
 
     fn add(&mut self, measured: Measured, told: &mut dyn FnMut(TuneLine)) {
