@@ -71,7 +71,7 @@ pub struct Model {
     #[serde(default)]
     pub kv_cache: KvCache,
     /// What safetensors become when they are installed under the artifact's name and the command does not say; without it, what
-    /// `models.quantization` says. Refused but for `llama` with `installed:NAME`.
+    /// `models.quantization` says. Refused but for `llama` with `installed:NAME`, which has no use for `none`.
     #[serde(default)]
     pub quantization: Option<Quantization>,
     /// Whether the same request has the same reply to the last bit, however busy the model is. Every sequence is then decoded by

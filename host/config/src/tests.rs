@@ -157,6 +157,7 @@ fn what_has_no_effect_or_no_tls_is_refused() {
         ("models/demo.toml", "backend = \"llama\"\nartifact = \"a.gguf\"\n[scripted]\ntoken_us = 1\n", "scripted"),
         ("models/demo.toml", "backend = \"scripted\"\nkv_cache = \"q8_0\"\n", "kv_cache"),
         ("models/demo.toml", "backend = \"llama\"\nartifact = \"a.gguf\"\nquantization = \"auto\"\n", "quantization"),
+        ("models/demo.toml", "backend = \"llama\"\nartifact = \"installed:a\"\nquantization = \"none\"\n", "quantization"),
         ("plugins/auth.toml", "component = \"builtin:auth-keys\"\n[config]\nsince = 2027-01-01\n", "config.since"),
         ("tollgate.toml", "[telemetry]\nendpoint = \"collector:4318\"\n", "telemetry.endpoint"),
         ("tollgate.toml", "[telemetry]\nsampling = 1.5\n", "telemetry.sampling"),

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use crate::config::{Config, Object};
 use crate::files::Kind;
 use crate::listener::Listener;
-use crate::model::{Backend, Model};
+use crate::model::{Backend, Model, Quantization};
 use crate::plugin::OnFailure;
 use crate::problem::{Problem, suggest};
 use crate::route::Route;
@@ -165,6 +165,9 @@ fn quantization(model: &Object<Model>, problems: &mut Vec<Problem>) {
     if model.quantization.is_some() && (model.backend != Backend::Llama || model.base.is_some() || !is_installed) {
         let message = "`quantization` has an effect only on what is installed for the backend `llama`, adapters excepted";
         problems.push(model.problem("quantization", message, "remove it, or set `artifact = \"installed:NAME\"`"));
+    } else if model.quantization == Some(Quantization::Off) {
+        let message = "`quantization = \"none\"` leaves safetensors as they are, which the backend `llama` does not run";
+        problems.push(model.problem("quantization", message, "set another, or remove it and set `backend = \"candle\"`"));
     }
 }
 
