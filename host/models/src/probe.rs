@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_backend::{Backend, BackendError, Embedder};
 use tollgate_backend_candle::{Candle, CandleEmbedder};
 use tollgate_backend_llama::{KvCache, Llama, LlamaEmbedder};
+use tollgate_config::Task;
 use tollgate_domain::{ChatRequest, Message, Origin, Parameters, Role};
 use tollgate_formats::FormatError;
 use tollgate_formats::gguf::{self, Gguf};
@@ -48,6 +49,8 @@ pub struct ProbeRequest {
 pub struct ProbeReport {
     /// What its file calls its family, where it was looked at.
     pub architecture: Option<String>,
+    /// What it is there for, where it was tried.
+    pub task: Option<Task>,
     /// How many tokens were decoded, those of the prompt included, or embedded; 0 for what was checked by its header only.
     pub tokens: u32,
     /// What it said; nothing, if it embeds.
@@ -61,7 +64,7 @@ pub struct ProbeReport {
 impl ProbeReport {
     fn of_header(architecture: Option<&str>) -> Self {
         let architecture = architecture.map(str::to_owned);
-        ProbeReport { architecture, tokens: 0, reply: String::new(), load_ms: 0, memory_bytes: 0 }
+        ProbeReport { architecture, task: None, tokens: 0, reply: String::new(), load_ms: 0, memory_bytes: 0 }
     }
 }
 
@@ -149,7 +152,8 @@ fn embed_with(
     let grown = memory::resident().unwrap_or(0).saturating_sub(before);
     let memory_bytes = embedder.memory().total().max(grown);
     let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-    Ok(ProbeReport { architecture: architecture.map(str::to_owned), tokens, reply: String::new(), load_ms, memory_bytes })
+    let task = Some(if embedder.ranks() { Task::Rerank } else { Task::Embed });
+    Ok(ProbeReport { architecture: architecture.map(str::to_owned), task, tokens, reply: String::new(), load_ms, memory_bytes })
 }
 
 fn decode_with(
@@ -168,7 +172,8 @@ fn decode_with(
     {
         return Err(format!("it says {}, and the known answer in its manifest is {}", shown(&reply), shown(expected)));
     }
-    Ok(ProbeReport { architecture: architecture.map(str::to_owned), tokens, reply, load_ms, memory_bytes })
+    let task = Some(Task::Generate);
+    Ok(ProbeReport { architecture: architecture.map(str::to_owned), task, tokens, reply, load_ms, memory_bytes })
 }
 
 /// The greedy reply, through the engine that serves: its template, its sampler, which fails on a row that is not of numbers.

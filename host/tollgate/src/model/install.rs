@@ -14,7 +14,7 @@ use tollgate_artifacts::trust::TrustError;
 use tollgate_artifacts::{
     Format, ImportError, ImportOptions, Manifest, Progress, Signed, StoreError, Trust, Which, import as install, import_described,
 };
-use tollgate_models::ProbeReport;
+use tollgate_models::{ProbeReport, Task};
 
 use super::cli::{Import, Pull, Then};
 use super::convert::{self, Before, Made, Wish};
@@ -216,8 +216,13 @@ impl Came<'_> {
             ),
             Some(probe) if probe.tokens == 0 => text.push_str("its header was checked; models of this format are not tried\n"),
             Some(probe) => {
+                let does = match probe.task {
+                    Some(Task::Embed) => "embeds texts".to_owned(),
+                    Some(Task::Rerank) => "ranks documents".to_owned(),
+                    Some(Task::Generate) | None => format!("says {:?}", probe.reply),
+                };
                 let memory = HumanBytes(probe.memory_bytes);
-                text.push_str(&format!("tried: loaded in {} ms, takes {memory}, says {:?}\n", probe.load_ms, probe.reply));
+                text.push_str(&format!("tried: loaded in {} ms, takes {memory}, {does}\n", probe.load_ms));
             }
         }
         match &self.activated {
@@ -244,6 +249,9 @@ impl Came<'_> {
             Format::LoraPeft => return None,
         };
         let mut config = format!("backend = \"{backend}\"\nartifact = \"installed:{name}\"\n");
+        if let Some(task) = self.probe.as_ref().and_then(|probe| probe.task).filter(|task| *task != Task::Generate) {
+            config.push_str(&format!("task = \"{task}\"\n"));
+        }
         if format.is_adapter() {
             // A digest is no id of the config's.
             let id = base.as_ref().and_then(|base| if let Which::Name(name) = base { Some(name.as_str()) } else { None });
