@@ -27,6 +27,8 @@ use crate::{Artifact, ArtifactError, Library, LoadError, Model, ModelMetrics, me
 
 /// How long an adapter that could not be loaded is not tried again.
 const REST: Duration = Duration::from_secs(5);
+/// How long a load is waited for by the thread that began it; who asked for the adapter has a deadline of their own.
+const LOAD_WAIT: Duration = Duration::from_secs(600);
 
 /// What adapters a model takes.
 #[derive(Debug, Clone)]
@@ -57,8 +59,8 @@ pub(super) struct Adapter {
     scale: f32,
     defaults: Parameters,
     state: Mutex<State>,
-    /// Held by the one who has it loaded.
-    loading: tokio::sync::Mutex<()>,
+    /// Held by the one who has it loaded, until that is over.
+    loading: Arc<tokio::sync::Mutex<()>>,
     leases: AtomicU32,
 }
 
@@ -125,7 +127,7 @@ impl Slot {
                 scale: spec.scale.unwrap_or(1.0),
                 defaults: crate::defaults(&spec.defaults),
                 state: Mutex::default(),
-                loading: tokio::sync::Mutex::new(()),
+                loading: Arc::default(),
                 leases: AtomicU32::new(0),
             })),
         };
@@ -200,15 +202,21 @@ impl Adapter {
         if let Some(worn) = self.worn(model) {
             return Ok(worn);
         }
-        let one = tokio::time::timeout_at(deadline.into(), self.loading.lock()).await.map_err(|_| LeaseError::Late)?;
+        let one = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.loading).lock_owned()).await;
+        let one = one.map_err(|_| LeaseError::Late)?;
         if let Some(worn) = self.worn(model) {
             return Ok(worn);
         }
         self.rests()?;
         let (own, model) = (Arc::clone(self), Arc::clone(model));
-        // It is loaded to the end, whether or not anybody still waits for it.
-        let loaded = tokio::task::spawn_blocking(move || own.load(&model, deadline)).await;
-        drop(one);
+        // It is loaded to the end, whether or not anybody still waits for it, and until then nobody else begins: the base stands still
+        // for each load, and requests that are given up at once would have it loaded again and again.
+        let load = tokio::task::spawn_blocking(move || {
+            let loaded = own.load(&model, Instant::now() + LOAD_WAIT);
+            drop(one);
+            loaded
+        });
+        let loaded = tokio::time::timeout_at(deadline.into(), load).await.map_err(|_| LeaseError::Late)?;
         loaded.unwrap_or(Err(LeaseError::Late))
     }
 
