@@ -152,6 +152,7 @@ fn onnx(spec: &Spec, artifact: &Artifact, library: &Library) -> Result<tollgate_
         folder: artifact.path.clone(),
         // The one that was checked and hashed.
         graph: PathBuf::from(graph),
+        is_ours: artifact.is_ours,
         library: find_library(library.onnxruntime())?,
         context_tokens: spec.context_tokens,
         sequences: spec.sequences,

@@ -30,6 +30,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// The model's file in the folder, as in `onnx/model.onnx`.
     pub graph: PathBuf,
+    /// Whether nobody but the gateway writes in the folder. Its files get names more and less then, and stay what they are.
+    pub is_ours: bool,
     /// ONNX Runtime, 1.24 or later; see [`find_library`].
     pub library: PathBuf,
     /// Tokens that all sequences together can hold; by default what the model was trained for, 4,096 at most. An encoder has

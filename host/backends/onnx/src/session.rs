@@ -102,7 +102,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// To be taken before the model is loaded: what has changed since is not loaded again.
+    /// To be taken before the model is loaded: what has changed since is not loaded again, where others write.
     pub(crate) fn of(settings: &Settings) -> Self {
         Source { settings: settings.clone(), files: Files::of(&settings.folder.join(&settings.graph)) }
     }
@@ -113,7 +113,8 @@ impl Source {
     /// The adapter does not fit, or the files are not those that the model was loaded from.
     pub(crate) fn adapted(&self, lora: Lora) -> Result<Session, String> {
         let path = self.settings.folder.join(&self.settings.graph);
-        let check = || match Files::of(&path) == self.files {
+        // Another name for a file changes its stamp, as when it is installed once more.
+        let check = || match self.settings.is_ours || Files::of(&path) == self.files {
             true => Ok(()),
             false => Err(format!("{} has changed since the model was loaded: load the model again", path.display())),
         };

@@ -8,7 +8,7 @@ use tollgate_backend_onnx::{Onnx, OnnxEmbedder, Settings, find_library};
 fn settings(library: PathBuf) -> Settings {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo-model/hf");
     let graph = PathBuf::from("model.onnx");
-    Settings { folder, graph, library, context_tokens: None, sequences: 1, step_rows: 16, threads: Some(1) }
+    Settings { folder, graph, is_ours: false, library, context_tokens: None, sequences: 1, step_rows: 16, threads: Some(1) }
 }
 
 #[test]

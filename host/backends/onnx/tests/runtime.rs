@@ -41,7 +41,16 @@ fn folder(model: &[u8]) -> tempfile::TempDir {
 
 fn settings(folder: &Path) -> Settings {
     let (folder, graph) = (folder.to_owned(), PathBuf::from("model.onnx"));
-    Settings { folder, graph, library: library(), context_tokens: Some(24), sequences: 3, step_rows: 16, threads: Some(1) }
+    Settings {
+        folder,
+        graph,
+        is_ours: false,
+        library: library(),
+        context_tokens: Some(24),
+        sequences: 3,
+        step_rows: 16,
+        threads: Some(1),
+    }
 }
 
 fn rows(sequence: u16, start: usize, tokens: &[Token]) -> Vec<Row> {
