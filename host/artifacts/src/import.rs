@@ -20,6 +20,9 @@ use crate::store::{Installed, Staging, Store, StoreError};
 use crate::trust::{Trust, TrustError, read_signature};
 use crate::zip_file::{Archive, ArchiveError};
 
+/// How often a version number is asked for.
+const NUMBERS: u32 = 4;
+
 /// How a model is taken.
 #[derive(Debug, Clone)]
 pub struct ImportOptions<'a> {
@@ -193,11 +196,20 @@ impl Import<'_> {
             source: None,
         };
         let mut manifest = describe(staging.path(), format, paths, about, self.progress)?;
-        manifest.version = match self.options.version {
-            Some(version) => version,
-            None => self.store.next_version(&manifest.name, &manifest.digest())?,
-        };
-        self.install(&staging, &manifest.to_bytes()?, None)
+        if let Some(version) = self.options.version {
+            manifest.version = version;
+            return self.install(&staging, &manifest.to_bytes()?, None);
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            manifest.version = self.store.next_version(&manifest.name, &manifest.digest())?;
+            match self.install(&staging, &manifest.to_bytes()?, None) {
+                // Somebody else took the number while the files were verified, and nobody asked for that one.
+                Err(ImportError::Store(StoreError::Reused { .. } | StoreError::Downgrade { .. })) if tries < NUMBERS => {}
+                installed => return installed,
+            }
+        }
     }
 
     /// Verifies a manifest before anything is made from it. [`Store::check`] does so again with the files.

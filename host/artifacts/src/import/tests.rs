@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::digest::Digest;
@@ -130,4 +131,40 @@ fn what_is_no_model_is_named() {
         let error = import(&case.store, &files.path().join(name), None, &options(&unsigned()), &Silent).unwrap_err().to_string();
         assert!(error.contains(words), "{error} should say {words}");
     }
+}
+
+/// Imports another model under the same name while the first one is verified.
+struct Meanwhile<'a> {
+    store: &'a Store,
+    path: &'a Path,
+    is_done: AtomicBool,
+}
+
+impl Progress for Meanwhile<'_> {
+    fn begin(&self, what: &str, _: Option<u64>) {
+        if what.starts_with("verifying") && !self.is_done.swap(true, Ordering::Relaxed) {
+            let name = "demo".parse().unwrap();
+            import(self.store, self.path, Some(&name), &options(&unsigned()), &Silent).unwrap();
+        }
+    }
+
+    fn advance(&self, _: u64) {}
+
+    fn end(&self) {}
+}
+
+#[test]
+fn a_number_that_somebody_else_took_meanwhile_is_no_error() {
+    let case = Case::new();
+    let files = folder(&[("one.gguf", &gguf(0)), ("two.gguf", &gguf(1))]);
+    let other = files.path().join("two.gguf");
+    let meanwhile = Meanwhile { store: &case.store, path: &other, is_done: AtomicBool::new(false) };
+    let (name, trust) = ("demo".parse().unwrap(), unsigned());
+    let first = import(&case.store, &files.path().join("one.gguf"), Some(&name), &options(&trust), &meanwhile).unwrap();
+    assert_eq!((first.digest, first.manifest.version), (Digest::of(&gguf(0)), 2));
+    assert_eq!(case.store.list().unwrap().len(), 2);
+
+    let given = ImportOptions { version: Some(2), ..options(&trust) };
+    let error = import(&case.store, &other, Some(&name), &given, &Silent).unwrap_err().to_string();
+    assert!(error.contains("was accepted before with other files"), "{error}");
 }
