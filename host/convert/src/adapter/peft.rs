@@ -10,6 +10,8 @@ use crate::files;
 
 const FILE: &str = "adapter_config.json";
 const FILE_BYTES: u64 = 1 << 20;
+/// Ways to begin a training that change the model itself: its adapter is for the changed one.
+const CHANGED_BASES: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 #[derive(Debug, Deserialize)]
 struct Raw {
@@ -26,6 +28,10 @@ struct Raw {
     alpha_pattern: Option<Value>,
     layer_replication: Option<Value>,
     trainable_token_indices: Option<Value>,
+    target_parameters: Option<Value>,
+    alora_invocation_tokens: Option<Value>,
+    use_qalora: Option<bool>,
+    init_lora_weights: Option<Value>,
 }
 
 /// What the tensors alone do not say.
@@ -45,6 +51,7 @@ impl Settings {
             None | Some("LORA") => {}
             Some(other) => return Err(unsupported(format!("is of the type `{}`; LORA is converted", quoted(other)))),
         }
+        let begins = raw.init_lora_weights.as_ref().and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
         let flags = [
             ("use_dora", raw.use_dora == Some(true)),
             ("fan_in_fan_out", raw.fan_in_fan_out == Some(true)),
@@ -54,6 +61,10 @@ impl Settings {
             ("alpha_pattern", is_set(raw.alpha_pattern.as_ref())),
             ("layer_replication", is_set(raw.layer_replication.as_ref())),
             ("trainable_token_indices", is_set(raw.trainable_token_indices.as_ref())),
+            ("target_parameters", is_set(raw.target_parameters.as_ref())),
+            ("alora_invocation_tokens", is_set(raw.alora_invocation_tokens.as_ref())),
+            ("use_qalora", raw.use_qalora == Some(true)),
+            ("init_lora_weights", CHANGED_BASES.iter().any(|name| begins.starts_with(name))),
         ];
         if let Some((name, _)) = flags.iter().find(|(_, set)| *set) {
             return Err(unsupported(format!("uses {name}")));

@@ -123,6 +123,8 @@ fn what_llama_cpp_does_not_apply_is_refused() {
         ("modules_to_save", json!(["lm_head"]), "modules_to_save"),
         ("alpha_pattern", json!({"q_proj": 4}), "alpha_pattern"),
         ("bias", json!("all"), "bias"),
+        ("init_lora_weights", json!("pissa_niter_4"), "init_lora_weights"),
+        ("alora_invocation_tokens", json!([7]), "alora_invocation_tokens"),
         ("r", json!(0), "has r 0 and lora_alpha 16"),
         ("r", json!(4), "has rank 8 in lora_A and 8 in lora_B; adapter_config.json says 4"),
         ("lora_alpha", json!(-1), "lora_alpha"),

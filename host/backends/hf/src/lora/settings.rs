@@ -12,7 +12,7 @@ const FILE: &str = "adapter_config.json";
 /// Larger than any that makes sense.
 const MAX_ALPHA: f64 = 1e6;
 /// Ways to begin a training that change the model itself: its adapter is for the changed one.
-const CHANGED_BASES: [&str; 4] = ["pissa", "olora", "corda", "loftq"];
+const CHANGED_BASES: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 #[derive(Debug)]
 pub(super) struct Settings {

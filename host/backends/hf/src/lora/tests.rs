@@ -85,6 +85,7 @@ fn settings_that_are_not_computed_are_refused_by_name() {
         (json!({ "alpha_pattern": { "q_proj": 3 } }), "`alpha_pattern`"),
         (json!({ "fan_in_fan_out": true }), "`fan_in_fan_out`"),
         (json!({ "init_lora_weights": "pissa_niter_4" }), "`init_lora_weights`"),
+        (json!({ "init_lora_weights": "lora_ga" }), "`init_lora_weights`"),
         (json!({ "peft_type": "IA3" }), "`IA3`"),
         (json!({ "r": 0 }), "from 1 to 1024"),
         (json!({ "r": 1025 }), "from 1 to 1024"),
