@@ -1,7 +1,16 @@
 //! How the rows of an encoder become one vector.
 
-use crate::folder::Folder;
+use serde_json::Value;
 use tollgate_backend::BackendError;
+
+use crate::config::read;
+use crate::folder::Folder;
+
+/// Where sentence-transformers names the modules that a text goes through.
+const MODULES: &str = "modules.json";
+const MAX_MODULES_BYTES: u64 = 1 << 20;
+/// Those that are computed here; every vector is brought to length 1.
+const KNOWN: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
 
 /// Which rows make the vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +27,7 @@ impl Pooling {
     /// # Errors
     /// It names a way that is not one of these, or the folder has a layer after the pooling.
     pub fn read(folder: &Folder) -> Result<Self, BackendError> {
+        check_modules(folder)?;
         let Some(config) = folder.read("1_Pooling/config.json")? else { return Ok(Pooling::Mean) };
         if folder.path().join("2_Dense").is_dir() {
             return Err(BackendError::Load(
@@ -54,6 +64,22 @@ impl Pooling {
         }
         normalize(vector)
     }
+}
+
+/// Refuses a folder with a module that is not computed here, such as a layer after the pooling. Its own folder may not be there: it is
+/// not installed.
+fn check_modules(folder: &Folder) -> Result<(), BackendError> {
+    let Some(bytes) = read(&folder.path().join(MODULES), MAX_MODULES_BYTES)? else { return Ok(()) };
+    let modules: Vec<Value> = serde_json::from_slice(&bytes)
+        .map_err(|error| BackendError::Load(format!("{MODULES} is not the list of modules that was expected: {error}")))?;
+    for module in &modules {
+        let class = module.get("type").and_then(Value::as_str).and_then(|class| class.rsplit('.').next()).unwrap_or_default();
+        if !KNOWN.contains(&class) {
+            let what = format!("{MODULES} has the module `{}`, which is not supported", class.escape_debug());
+            return Err(BackendError::Load(what));
+        }
+    }
+    Ok(())
 }
 
 /// A vector of length 1 in the same direction; `None` if it has none.
@@ -98,6 +124,11 @@ mod tests {
         assert_eq!(Pooling::read(&folder), Ok(Pooling::Cls));
         write("1_Pooling/config.json", r#"{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}"#);
         assert_eq!(Pooling::read(&folder), Ok(Pooling::Mean));
+        write("modules.json", r#"[{"type": "sentence_transformers.models.Pooling"}]"#);
+        assert_eq!(Pooling::read(&folder), Ok(Pooling::Mean));
+        write("modules.json", r#"[{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]"#);
+        assert!(Pooling::read(&folder).expect_err("refused").to_string().contains("`Dense`"));
+        std::fs::remove_file(directory.path().join("modules.json")).expect("removed");
         for others in ["", r#", "pooling_mode_mean_tokens": true"#, r#", "pooling_mode_cls_token": true"#] {
             write("1_Pooling/config.json", &format!(r#"{{"pooling_mode_max_tokens": true{others}}}"#));
             assert!(Pooling::read(&folder).is_err(), "{others}");
