@@ -48,6 +48,8 @@ pub struct Checked<'a> {
     summary: Summary,
     record: Vec<u8>,
     staging: &'a Staging,
+    /// The disk and the inode of each staged file that was verified.
+    verified: BTreeMap<RelativePath, [u64; 2]>,
     /// The inodes of the files that the store has already and that are whole there.
     known: BTreeMap<Digest, u64>,
     /// Whether its version has to be the highest of its name.
@@ -86,9 +88,9 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Checked<'a>, StoreError> {
         space::check(self.layout.root(), crate::digest::len(manifest_bytes))?;
-        let mut known = BTreeMap::new();
+        let (mut verified, mut known) = (BTreeMap::new(), BTreeMap::new());
         for file in &manifest.files {
-            check_file(staging.path(), file, progress)?;
+            verified.insert(file.path.clone(), check_file(staging.path(), file, progress)?);
             known.extend(whole(&self.layout.blob(&file.sha256), file).map(|inode| (file.sha256, inode)));
         }
         let summary = inspect(staging.path(), &manifest)?;
@@ -98,7 +100,8 @@ impl Store {
         };
         let record = Record { installed: rfc3339(now).ok_or(StoreError::Clock)?, signed_by };
         let record = serde_json::to_vec(&record).map_err(crate::manifest::ManifestError::Json)?;
-        Ok(Checked { manifest, manifest_bytes, signature, signed, summary, record, staging, known, is_ordered: false })
+        let is_ordered = false;
+        Ok(Checked { manifest, manifest_bytes, signature, signed, summary, record, staging, verified, known, is_ordered })
     }
 }
 
@@ -164,10 +167,10 @@ impl Held {
         }
         let temporary = self.layout().blobs().join(format!(".{}.tmp", file.sha256));
         remove(&temporary)?;
-        let staged = open_beneath(staging, &file.path)?.metadata().at(staging)?;
         fs::hard_link(staging.join(file.path.as_str()), &temporary).at(&temporary)?;
         let linked = fs::symlink_metadata(&temporary).at(&temporary)?;
-        if (linked.dev(), linked.ino(), linked.len()) != (staged.dev(), staged.ino(), file.bytes) {
+        let is_verified = checked.verified.get(&file.path) == Some(&[linked.dev(), linked.ino()]);
+        if !is_verified || linked.len() != file.bytes {
             let why = "it was replaced while it was being installed".to_owned();
             return Err(StoreError::Damaged { path: staging.join(file.path.as_str()), why });
         }
@@ -204,12 +207,13 @@ impl Held {
     }
 }
 
-/// Compares a staged file with its entry, byte by byte, and makes it read-only and lasting.
-fn check_file(staging: &Path, file: &FileEntry, progress: &dyn Progress) -> Result<(), StoreError> {
+/// Compares a staged file with its entry, byte by byte, and makes it read-only and lasting; answers its disk and its inode.
+fn check_file(staging: &Path, file: &FileEntry, progress: &dyn Progress) -> Result<[u64; 2], StoreError> {
     let path = staging.join(file.path.as_str());
     let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
     let mut open = open_beneath(staging, &file.path)?;
-    let bytes = open.metadata().at(&path)?.len();
+    let metadata = open.metadata().at(&path)?;
+    let bytes = metadata.len();
     if bytes != file.bytes {
         return Err(damaged(format!("it has {bytes} bytes, and the manifest says {}", file.bytes)));
     }
@@ -227,7 +231,8 @@ fn check_file(staging: &Path, file: &FileEntry, progress: &dyn Progress) -> Resu
             "its chunk {at} has another digest than the manifest says, though the whole has not; make the manifest again"
         )));
     }
-    Ok(open.sync_all().at(&path)?)
+    open.sync_all().at(&path)?;
+    Ok([metadata.dev(), metadata.ino()])
 }
 
 /// The inode of a file in the store, if that still has the content that it is named after.

@@ -131,3 +131,20 @@ fn what_is_installed_does_not_expire() {
     let error = case.store.check(&staging, (&bytes, Some(&signature)), &case.trust, later, &Silent).unwrap_err();
     assert!(error.to_string().contains("expired at 2026-11-20T00:00:01Z"), "{error}");
 }
+
+/// P-M8: what becomes the version is what was verified, whatever has its name since.
+#[test]
+fn a_file_that_is_replaced_after_it_was_verified_is_refused() {
+    let case = Case::new();
+    let (staging, manifest) = case.stage(1, 0);
+    let bytes = manifest.to_bytes().unwrap();
+    let signature = case.key.sign(&bytes);
+    let checked = case.store.check(&staging, (&bytes, Some(&signature)), &case.trust, now(), &Silent).unwrap();
+    let other = case.folder.path().join("other");
+    fs::write(&other, gguf(1)).unwrap();
+    fs::rename(&other, staging.path().join(manifest.files[0].path.as_str())).unwrap();
+    let error = case.store.hold().unwrap().put(checked).unwrap_err();
+    assert!(matches!(&error, StoreError::Damaged { why, .. } if why.contains("replaced")), "{error}");
+    assert!(case.store.list().unwrap().is_empty());
+    assert_eq!(fs::read_dir(case.store.root().join("cache/blobs")).unwrap().count(), 0);
+}
