@@ -148,13 +148,15 @@ pub enum ArtifactError {
     },
     /// It is installed in a format that llama.cpp does not run.
     #[error(
-        "`{name}` is installed as safetensors, and llama.cpp runs GGUF: `tollgate model import {} --name {name} --convert auto` makes \
+        "`{name}` is installed as {format}, and llama.cpp runs GGUF: `tollgate model import {} --name {name} --convert auto{}` makes \
          that of it",
-        folder.display()
+        folder.display(), if *format == Format::LoraPeft { " --base ITS-BASE" } else { "" }
     )]
     Unconverted {
         /// What was asked for.
         name: String,
+        /// What it is installed as.
+        format: Format,
         /// Where it is.
         folder: PathBuf,
     },
@@ -318,8 +320,9 @@ impl Library {
         let missing = || ArtifactError::NotInstalled { name: name.to_owned() };
         let parsed = name.parse().map_err(|_| missing())?;
         let version = self.store.current(&parsed)?.ok_or_else(missing)?;
-        if wanted == Wanted::Gguf && version.manifest.format == Format::Safetensors {
-            return Err(ArtifactError::Unconverted { name: name.to_owned(), folder: version.folder });
+        let format = version.manifest.format;
+        if matches!((wanted, format), (Wanted::Gguf, Format::Safetensors) | (Wanted::Adapter, Format::LoraPeft)) {
+            return Err(ArtifactError::Unconverted { name: name.to_owned(), format, folder: version.folder });
         }
         let known = version.manifest.files.iter().map(|file| (file.path.to_string(), file.sha256.to_string())).collect();
         let (path, digest) = match wanted {
