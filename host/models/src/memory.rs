@@ -1,12 +1,11 @@
 //! What a model will take before it is loaded, and what there is.
 
 use tollgate_backend_candle::CandleEmbedder;
-use tollgate_backend_llama::repacks;
+use tollgate_backend_llama::{Tuning, repacks};
 use tollgate_config::{Backend as Kind, KvCache, Model as Spec, Task};
 use tollgate_formats::gguf::{Gguf, Tensor};
 
 use crate::artifact::Header;
-use crate::tune::Chosen;
 use crate::{Artifact, LoadError, select, step_rows};
 
 /// Parts of a hundred of the machine's memory that models may take where the config does not say.
@@ -57,19 +56,19 @@ pub(crate) fn shown(bytes: u64) -> String {
     if mib < 1_024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1_024.0) }
 }
 
-/// Bytes that the model will take once it is loaded, by llama.cpp as it was `chosen`.
+/// Bytes that the model will take once it is loaded. Of llama.cpp as by default, which takes the most of all ways to compute it: what
+/// was measured may be measured anew between here and any of its loads, and then be another way.
 ///
 /// # Errors
 /// Its header says too little.
-pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>, chosen: &Chosen) -> Result<u64, LoadError> {
+pub(crate) fn predict(spec: &Spec, artifact: Option<&Artifact>) -> Result<u64, LoadError> {
     match (spec.backend, artifact.map(|artifact| &artifact.header)) {
         (Kind::Scripted, _) => Ok(u64::from(spec.scripted.as_ref().map_or(0, |script| script.memory_mib)) << 20),
         (Kind::Llama, Some(Header::Gguf(gguf))) => {
             check_heads(spec.kv_cache, gguf)?;
-            let bytes = if spec.task == Task::Generate { llama(spec, gguf, chosen) } else { llama_embedder(spec, gguf) };
+            let bytes = if spec.task == Task::Generate { llama(spec, gguf) } else { llama_embedder(spec, gguf) };
             let is_mapped = artifact.is_some_and(|artifact| artifact.is_ours);
-            let copy = if chosen.tuning.repack { repacked(gguf, is_mapped) } else { 0 };
-            Ok(bytes.saturating_add(copy).saturating_add(BASE))
+            Ok(bytes.saturating_add(repacked(gguf, is_mapped)).saturating_add(BASE))
         }
         (Kind::Candle, Some(Header::Safetensors(elements))) => {
             let folder = artifact.map(|artifact| artifact.path.clone()).unwrap_or_default();
@@ -123,10 +122,10 @@ fn repacked(gguf: &Gguf, is_mapped: bool) -> u64 {
 }
 
 /// Weights, cache and buffers of llama.cpp.
-fn llama(spec: &Spec, gguf: &Gguf, chosen: &Chosen) -> u64 {
+fn llama(spec: &Spec, gguf: &Gguf) -> u64 {
     let number = |name: &str| gguf.of_architecture(name).unwrap_or(0);
     let trained = number("context_length").max(1);
-    let rows = u64::from(step_rows(spec).min(chosen.tuning.micro_batch));
+    let rows = u64::from(step_rows(spec).min(Tuning::default().micro_batch));
     let sequences = u64::from(spec.sequences);
     let tokens = spec.context_tokens.map_or(trained.min(DEFAULT_CONTEXT), u64::from);
     let cells = tokens.div_ceil(CELLS).saturating_mul(CELLS);

@@ -13,7 +13,7 @@ use tollgate_inference::Adapter as Handle;
 
 use self::adapter::{Adapter, Takes, Worn};
 use crate::lifecycle::{Denied, Facts, Incarnation, Key, Loader, Outcome, Refused};
-use crate::{Artifact, Library, LoadError, Model, ModelMetrics, Pool, memory, select, tune};
+use crate::{Artifact, Library, LoadError, Model, ModelMetrics, Pool, memory, select};
 
 /// A model of the config, or an adapter of one. Generations that mean the same one share it; when the last of them is gone, it is
 /// unloaded.
@@ -100,7 +100,7 @@ impl Slot {
         now_s: u64,
     ) -> Result<Arc<Self>, LoadError> {
         let artifact = select::find(spec, library)?;
-        let predicted = memory::predict(spec, artifact.as_ref(), &tune::known(spec, artifact.as_ref(), library))?;
+        let predicted = memory::predict(spec, artifact.as_ref())?;
         let digest = Arc::new(OnceLock::new());
         if let Some(known) = artifact.as_ref().and_then(|artifact| artifact.digest.clone()) {
             // It was made above.

@@ -186,12 +186,6 @@ pub fn tune_again(
     Ok(Tuned { report, digest: opened.digest, file })
 }
 
-/// What was measured of a model, if its artifact's digest is known already.
-pub(crate) fn known(spec: &Spec, artifact: Option<&Artifact>, library: &Library) -> Chosen {
-    let digest = artifact.filter(|_| is_tunable(spec, library)).and_then(|artifact| artifact.digest.as_deref());
-    digest.and_then(|digest| Record::find(library, digest)).map(|record| record.chosen()).unwrap_or_default()
-}
-
 /// What a model that is about to be loaded is to be loaded with, and how long measuring that took: nothing but for its first load on
 /// this machine.
 pub(crate) fn at_load(spec: &Object<Spec>, artifact: Option<&Artifact>, library: &Library) -> (Chosen, Duration) {
@@ -270,6 +264,6 @@ fn request(spec: &Spec, artifact: &Artifact, budget: Duration, is_forced: bool) 
 
 /// Bytes that the child may write to.
 fn memory_bytes(spec: &Spec, artifact: &Artifact) -> Result<u64, TuneError> {
-    let predicted = memory::predict(spec, Some(artifact), &Chosen::default())?;
+    let predicted = memory::predict(spec, Some(artifact))?;
     Ok(predicted.saturating_mul(2).saturating_add(1 << 30))
 }
