@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Measured, TuneError, TuneReport, TuneRequest};
+use super::{Measured, TuneError, TuneReport, TuneRequest, choose};
 
 /// What the child may write in all.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
@@ -34,6 +34,8 @@ pub struct Tuner {
 /// A line of the child's standard output, as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum TuneLine {
+    /// It begins, while other programs take so many percent of the cores.
+    Began(u8),
     /// One more candidate was measured.
     Measured(Measured),
     /// It is done.
@@ -52,7 +54,7 @@ impl Tuner {
         Tuner { program, subcommand, parent }
     }
 
-    /// Measures. Returns at a deadline of its own at the latest.
+    /// Measures. Returns at a deadline of its own at the latest, with what was measured until then.
     pub(super) fn run(
         &self,
         request: &TuneRequest,
@@ -65,15 +67,12 @@ impl Tuner {
         let cpu_s = within.as_secs().saturating_mul(cores);
         let failed = |error: std::io::Error| TuneError::Stopped(format!("the process that measures cannot be started: {error}"));
         let mut child = self.start(memory_bytes, cpu_s).map_err(failed)?;
-        let answer = talk(&mut child, request, Instant::now() + within, told);
+        let answer = talk(&mut child, request, within, told);
         // It is over, or has to be: what it was asked for nobody waits for any more.
         let _ = child.kill();
         let status = child.wait().map_err(failed)?;
         match answer {
-            Some(TuneLine::Done(report)) => Ok(report),
-            Some(TuneLine::Busy(busy_percent)) => Err(TuneError::Busy { busy_percent }),
-            Some(TuneLine::Failed(reason)) => Err(TuneError::Failed(reason)),
-            Some(TuneLine::Measured(_)) => Err(TuneError::Failed(format!("it was not done within {} s", within.as_secs()))),
+            Some(answer) => answer,
             None if status.signal().is_some_and(|signal| ASK_TO_END.contains(&signal)) => {
                 Err(TuneError::Stopped(format!("the process that measures was told to end ({status})")))
             }
@@ -96,29 +95,49 @@ impl Tuner {
     }
 }
 
-/// Gives the child its request; answers its last line: [`TuneLine::Measured`] stands for a deadline that has passed, nothing for a
-/// child that ended without an answer.
-fn talk(child: &mut Child, request: &TuneRequest, deadline: Instant, told: &mut dyn FnMut(&Measured)) -> Option<TuneLine> {
+/// Gives the child its request and hears what comes of it; nothing of a child that ended without an answer.
+fn talk(
+    child: &mut Child,
+    request: &TuneRequest,
+    within: Duration,
+    told: &mut dyn FnMut(&Measured),
+) -> Option<Result<TuneReport, TuneError>> {
+    let began = Instant::now();
     let text = serde_json::to_vec(request).ok()?;
     // A child that ends before it has read all of it says why, or its status does.
     let _ = child.stdin.take()?.write_all(&text);
-    let lines = listen(child.stdout.take()?)?;
-    let mut last = None;
+    hear(&listen(child.stdout.take()?)?, began, within, told)
+}
+
+fn hear(
+    lines: &Receiver<TuneLine>,
+    began: Instant,
+    within: Duration,
+    told: &mut dyn FnMut(&Measured),
+) -> Option<Result<TuneReport, TuneError>> {
+    // As many rows as the child may write.
+    let (mut table, mut others_percent) = (Vec::new(), 0);
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match lines.recv_timeout(within.saturating_sub(began.elapsed())) {
+            Ok(TuneLine::Began(busy_percent)) => others_percent = busy_percent,
             Ok(TuneLine::Measured(measured)) => {
                 told(&measured);
-                last = Some(measured);
+                table.push(measured);
             }
-            Ok(line) => return Some(line),
-            Err(RecvTimeoutError::Timeout) => return Some(last.map_or_else(late, TuneLine::Measured)),
+            Ok(TuneLine::Done(report)) => return Some(Ok(report)),
+            Ok(TuneLine::Busy(busy_percent)) => return Some(Err(TuneError::Busy { busy_percent })),
+            Ok(TuneLine::Failed(reason)) => return Some(Err(TuneError::Failed(reason))),
+            Err(RecvTimeoutError::Timeout) => {
+                // What it measured until now is as good as if it had been given less time.
+                return Some(choose::report(table, false, others_percent, began.elapsed()).ok_or_else(late));
+            }
             Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
 }
 
-fn late() -> TuneLine {
-    TuneLine::Failed(
+fn late() -> TuneError {
+    TuneError::Failed(
         "the model was not loaded and measured once in time: its disk or this machine is too slow for that".to_owned(),
     )
 }
@@ -146,6 +165,7 @@ fn ending(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tune::Candidate;
 
     fn request() -> TuneRequest {
         TuneRequest {
@@ -188,6 +208,25 @@ mod tests {
         assert!(matches!(busy, Err(TuneError::Busy { busy_percent: 70 })));
         let (failed, _) = run("echo '{\"Failed\":\"no such file\"}'");
         assert_eq!(failed.unwrap_err().to_string(), "no such file");
+    }
+
+    #[test]
+    fn what_was_measured_in_time_counts() {
+        let first = serde_json::from_str::<Measured>(ROW).unwrap();
+        let second = Measured { candidate: Candidate { threads: 2, ..first.candidate }, decode_tps: 3.0, ..first };
+        let (sender, lines) = sync_channel(LINES);
+        let hear_late = |said: &[TuneLine]| {
+            for line in said {
+                sender.send(line.clone()).unwrap();
+            }
+            // What was said is heard, and nothing is waited for.
+            hear(&lines, Instant::now(), Duration::ZERO, &mut |_| ()).unwrap()
+        };
+        let report = hear_late(&[TuneLine::Began(7), TuneLine::Measured(first), TuneLine::Measured(second)]).unwrap();
+        assert_eq!((report.table, report.chosen), (vec![first, second], second.candidate));
+        assert_eq!((report.is_complete, report.busy_percent), (false, 7));
+        let nothing = hear_late(&[TuneLine::Began(7)]);
+        assert!(matches!(&nothing, Err(TuneError::Failed(reason)) if reason.contains("in time")), "{nothing:?}");
     }
 
     #[test]

@@ -1,9 +1,19 @@
 //! Which of the candidates is best: a pure function of what was measured.
 
-use super::{Candidate, Measured};
+use std::time::Duration;
+
+use super::{Candidate, Measured, TuneReport};
 
 /// How many times better than the best before it a candidate has to be: less is noise.
 const MARGIN: f64 = 1.03;
+
+/// What is told of a table, which took so long; nothing of an empty one.
+pub(super) fn report(table: Vec<Measured>, is_complete: bool, busy_percent: u8, took: Duration) -> Option<TuneReport> {
+    let chosen = best(&table)?.candidate;
+    let (gained_prompt_percent, gained_decode_percent) = gained(&table, chosen);
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    Some(TuneReport { table, chosen, gained_prompt_percent, gained_decode_percent, is_complete, busy_percent, took_ms })
+}
 
 /// The place of the best in the table; the first stays unless one is better by the margin.
 pub(super) fn best(table: &[Measured]) -> Option<&Measured> {
@@ -18,7 +28,7 @@ fn is_better(one: &Measured, other: &Measured) -> bool {
 }
 
 /// How much faster the chosen one is than the first, in percent: prompts, and decoding.
-pub(super) fn gained(table: &[Measured], chosen: Candidate) -> (f64, f64) {
+fn gained(table: &[Measured], chosen: Candidate) -> (f64, f64) {
     let chosen = table.iter().find(|row| row.candidate == chosen);
     let (Some(first), Some(chosen)) = (table.first(), chosen) else { return (0.0, 0.0) };
     let percent = |now: f64, before: f64| if before > 0.0 { (now / before - 1.0) * 100.0 } else { 0.0 };

@@ -7,7 +7,7 @@ use tollgate_backend::{Backend, DecodeError, Row, SequenceId, Token};
 use tollgate_backend_llama::{Llama, Settings};
 use tollgate_formats::gguf;
 
-use super::{Candidate, Measured, TuneLine, TuneReport, TuneRequest, choose};
+use super::{Candidate, Measured, TuneLine, TuneRequest, choose};
 use crate::{memory, probe, select};
 
 /// Tokens of the context at most: what is measured needs no more.
@@ -79,6 +79,7 @@ fn run(request: &TuneRequest, told: &mut dyn FnMut(TuneLine)) -> Result<TuneLine
     if busy_percent > MOST_BUSY && !request.is_forced {
         return Ok(TuneLine::Busy(busy_percent));
     }
+    told(TuneLine::Began(busy_percent));
     let began = Instant::now();
     let mut bench = Bench {
         request,
@@ -92,17 +93,8 @@ fn run(request: &TuneRequest, told: &mut dyn FnMut(TuneLine)) -> Result<TuneLine
     };
     let first = default_of(request, header.tensor_bytes());
     let is_complete = bench.all(first, told)?;
-    let chosen = choose::best(&bench.table).map_or(first, |best| best.candidate);
-    let (gained_prompt_percent, gained_decode_percent) = choose::gained(&bench.table, chosen);
-    Ok(TuneLine::Done(TuneReport {
-        chosen,
-        gained_prompt_percent,
-        gained_decode_percent,
-        is_complete,
-        busy_percent,
-        took_ms: millis(began.elapsed()),
-        table: bench.table,
-    }))
+    let report = choose::report(bench.table, is_complete, busy_percent, began.elapsed());
+    report.map(TuneLine::Done).ok_or_else(|| "nothing was measured".to_owned())
 }
 
 impl Bench<'_> {
