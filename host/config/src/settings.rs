@@ -95,8 +95,8 @@ pub struct Models {
     /// Default 1024.
     #[schemars(range(min = 1, max = 65_536))]
     pub queue: u32,
-    /// Whether a model of the backend `llama` with 64 MiB of weights or more is measured at its first load on this machine, for 8 s at
-    /// most, and computed from then on as was found best. Default true.
+    /// Whether a model of the backend `llama` with 64 MiB to 8 GiB of weights is measured at its first load on this machine, for 8 s
+    /// at most, and computed from then on as was found best. Default true.
     pub tune: bool,
     /// ONNX Runtime, a path of `libonnxruntime.so` 1.24 or later. Without it, what `ORT_DYLIB_PATH` names, or the system's.
     pub onnxruntime: Option<PathBuf>,

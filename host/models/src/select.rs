@@ -119,7 +119,7 @@ fn llama(spec: &Spec, artifact: &Artifact, opened: &Opened, chosen: &Chosen) -> 
         context_tokens: spec.context_tokens,
         sequences: spec.sequences,
         step_rows: step_rows(spec),
-        threads: spec.threads.or(chosen.threads),
+        threads: chosen.threads_of(spec),
         apart: spec.deterministic,
         kv_cache: kv_cache(spec.kv_cache),
         tuning: chosen.tuning,

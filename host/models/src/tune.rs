@@ -23,8 +23,6 @@ use record::Record;
 
 /// How long measuring may take at a model's first load.
 const AT_LOAD: Duration = Duration::from_secs(8);
-/// Models with fewer bytes of weights are measured when somebody asks for it only: their default is known to be good.
-const LEAST_BYTES: u64 = 64 << 20;
 
 /// One way to compute a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +150,13 @@ pub(crate) struct Chosen {
     pub(crate) tuning: Tuning,
 }
 
+impl Chosen {
+    /// Threads that a model is computed with, if any number is wanted: what its config says always counts.
+    pub(crate) fn threads_of(&self, spec: &Spec) -> Option<u16> {
+        spec.threads.or(self.threads)
+    }
+}
+
 impl Candidate {
     pub(crate) fn tuning(self) -> Tuning {
         let spin = if self.spin { Spin::Auto } else { Spin::Never };
@@ -202,22 +207,36 @@ pub(crate) fn at_load(spec: &Object<Spec>, artifact: Option<&Artifact>, library:
         tracing::info!(model, ?threads, repack, micro_batch, ?spin, "as it was measured on this machine");
         return (chosen, Duration::ZERO);
     }
-    if weights(artifact) < LEAST_BYTES {
+    let weights_bytes = weights(artifact);
+    if !tuner.at_load().contains(&weights_bytes) {
+        if weights_bytes > *tuner.at_load().end() {
+            tracing::info!(
+                model,
+                weights_bytes,
+                "too large to be measured while it is waited for: `tollgate model tune {model}` does that"
+            );
+        }
         return unmeasured;
     }
-    let (began, at_most_s) = (Instant::now(), AT_LOAD.as_secs());
+    let began = Instant::now();
+    (measured(spec, artifact, (library, tuner), &opened.digest), began.elapsed())
+}
+
+/// Measures a model before its first load, and keeps what came of it.
+fn measured(spec: &Object<Spec>, artifact: &Artifact, (library, tuner): (&Library, &Tuner), digest: &str) -> Chosen {
+    let (model, at_most_s) = (spec.id.as_str(), AT_LOAD.as_secs());
     tracing::info!(model, at_most_s, "its first load on this machine: how it is computed fastest is measured now, once");
     let request = request(spec, artifact, AT_LOAD, false);
     let report = memory_bytes(spec, artifact).and_then(|bytes| tuner.run(&request, bytes, &mut |_| ()));
     let record = match report {
         Err(error @ (TuneError::Busy { .. } | TuneError::Stopped(_))) => {
             tracing::warn!(model, reason = %error, "it is not measured now; its next load tries again, or `tollgate model tune {model}`");
-            return (Chosen::default(), began.elapsed());
+            return Chosen::default();
         }
         Err(error) => {
             tracing::warn!(model, reason = %error, "it is not measured; `tollgate model tune {model}` tries again");
             // Not with each load.
-            Record::new(&opened.digest, false, Err(error.to_string()))
+            Record::new(digest, false, Err(error.to_string()))
         }
         Ok(report) => {
             let TuneReport { gained_prompt_percent, gained_decode_percent, is_complete, took_ms, chosen, .. } = &report;
@@ -231,13 +250,13 @@ pub(crate) fn at_load(spec: &Object<Spec>, artifact: Option<&Artifact>, library:
                 ?chosen,
                 "measured"
             );
-            Record::new(&opened.digest, request.threads.is_none(), Ok(report))
+            Record::new(digest, request.threads.is_none(), Ok(report))
         }
     };
     if let Err(error) = record.keep(library) {
         tracing::warn!(model, reason = %error, "what was measured cannot be kept; its next load measures again");
     }
-    (record.chosen(), began.elapsed())
+    record.chosen()
 }
 
 fn is_tunable(spec: &Spec, library: &Library) -> bool {
@@ -267,3 +286,6 @@ fn memory_bytes(spec: &Spec, artifact: &Artifact) -> Result<u64, TuneError> {
     let predicted = memory::predict(spec, Some(artifact))?;
     Ok(predicted.saturating_mul(2).saturating_add(1 << 30))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! that was measured goes to standard output, an object a line, and how it ended is the last line.
 
 use std::io::{Read, Write};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,13 +12,16 @@ use crate::probe_step;
 
 /// A request names a file and some numbers; more is none.
 const MAX_REQUEST_BYTES: u64 = 64 << 10;
+/// Bytes of weights that a model has which is measured at its first load. The default is known to be good for smaller ones, and all
+/// other loads would wait for minutes until a larger one was read and tried.
+const AT_LOAD: RangeInclusive<u64> = (64 << 20)..=(8 << 30);
 /// What is logged: why llama.cpp does not take a file.
 const LEVEL: &str = "error";
 
 /// Has this program measure models in a child process.
 pub(crate) fn tuner() -> Tuner {
     // Not by its path: an upgrade may have put another version there.
-    Tuner::new(PathBuf::from("/proc/self/exe"), "__tune-model", probe_step::PARENT)
+    Tuner::new(PathBuf::from("/proc/self/exe"), "__tune-model", probe_step::PARENT, AT_LOAD)
 }
 
 pub(crate) fn main(memory_bytes: u64, time_s: u64) -> ExitCode {

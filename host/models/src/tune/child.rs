@@ -1,6 +1,7 @@
 //! The child process that measures: started, fed, listened to, and ended where it takes too long.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -29,6 +30,7 @@ pub struct Tuner {
     program: PathBuf,
     subcommand: &'static str,
     parent: &'static str,
+    at_load: RangeInclusive<u64>,
 }
 
 /// A line of the child's standard output, as JSON.
@@ -48,10 +50,16 @@ pub enum TuneLine {
 
 impl Tuner {
     /// `program` measures with `subcommand`, the bytes that it may write to and its seconds of CPU time as arguments: it is to read a
-    /// [`TuneRequest`] from standard input and to write lines. `parent` is the variable that has this process's id.
+    /// [`TuneRequest`] from standard input and to write lines. `parent` is the variable that has this process's id. Models with
+    /// `at_load` bytes of weights are measured at their first load, others when somebody asks for it only.
     #[must_use]
-    pub fn new(program: PathBuf, subcommand: &'static str, parent: &'static str) -> Self {
-        Tuner { program, subcommand, parent }
+    pub fn new(program: PathBuf, subcommand: &'static str, parent: &'static str, at_load: RangeInclusive<u64>) -> Self {
+        Tuner { program, subcommand, parent, at_load }
+    }
+
+    /// Bytes of weights that a model has which is measured at its first load.
+    pub(super) fn at_load(&self) -> &RangeInclusive<u64> {
+        &self.at_load
     }
 
     /// Measures. Returns at a deadline of its own at the latest, with what was measured until then.
@@ -189,7 +197,8 @@ mod tests {
         // What a process is started with is known when it is built; not so here.
         let file: &'static str = file.display().to_string().leak();
         let mut heard = 0;
-        let result = Tuner::new(PathBuf::from("/bin/sh"), file, "PARENT").run(&request(), 1 << 30, &mut |_| heard += 1);
+        let result =
+            Tuner::new(PathBuf::from("/bin/sh"), file, "PARENT", 0..=u64::MAX).run(&request(), 1 << 30, &mut |_| heard += 1);
         (result, heard)
     }
 
@@ -238,7 +247,7 @@ mod tests {
         // Who ends the gateway says nothing of its model.
         let stopped = run("kill -TERM $$").0;
         assert!(matches!(stopped, Err(TuneError::Stopped(_))), "{stopped:?}");
-        let missing = Tuner::new(PathBuf::from("/nowhere"), "measure", "PARENT").run(&request(), 1, &mut |_| ());
+        let missing = Tuner::new(PathBuf::from("/nowhere"), "measure", "PARENT", 0..=u64::MAX).run(&request(), 1, &mut |_| ());
         assert!(missing.unwrap_err().to_string().contains("cannot be started"));
     }
 }
