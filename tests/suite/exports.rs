@@ -128,10 +128,8 @@ async fn a_peft_adapter_of_another_model_is_refused() {
     assert!(reason.contains("layers.9.") && reason.contains("not in the base"), "{reason}");
     // What ONNX Runtime runs is held to the graph as it is loaded.
     place.write("models/strange.toml", "base = \"onnx\"\nbackend = \"onnx\"\nartifact = \"strange\"\n");
-    assert_eq!(gateway.reload().await["quarantined"], json!([]));
-    let refused = gateway.client.chat("strange", "What is Tollgate?", Value::Null).await;
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.text());
-    assert!(place.log().contains("layers.9."), "{}", place.log());
+    let reason = gateway.reload().await["quarantined"][0]["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("layers.9.") && reason.contains("the graph has no product"), "{reason}");
     // llama.cpp takes no folder.
     place.write("models/strange.toml", "base = \"llama\"\nbackend = \"llama\"\nartifact = \"strange\"\n");
     let reason = gateway.reload().await["quarantined"][0]["reason"].clone();
