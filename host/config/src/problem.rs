@@ -49,11 +49,15 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let (Some(line), Some(column)) = (self.line, self.column) {
-            write!(f, ":{line}:{column}")?;
+        // What is wrong with the directory is wrong in no file.
+        if !self.file.is_empty() {
+            f.write_str(&self.file)?;
+            if let (Some(line), Some(column)) = (self.line, self.column) {
+                write!(f, ":{line}:{column}")?;
+            }
+            f.write_str(": ")?;
         }
-        write!(f, ": {}; {}", self.message, self.cure)
+        write!(f, "{}; {}", self.message, self.cure)
     }
 }
 
