@@ -44,7 +44,10 @@ pub enum StoreError {
     #[error("`{0}` has no version to go back to; `tollgate model activate` chooses one that is installed")]
     NoRollback(ArtifactName),
     /// What is current is not removed.
-    #[error("`{0}` is current; make another version current first with `tollgate model activate`, or say --force")]
+    #[error(
+        "`{0}` is current; name another version's digest to remove that one alone, make another version current first with \
+             `tollgate model activate`, or say --force"
+    )]
     Current(String),
     /// A version below one that was accepted.
     #[error(

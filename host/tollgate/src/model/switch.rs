@@ -32,8 +32,10 @@ pub(super) fn rollback(ask: &Rollback) -> anyhow::Result<()> {
 }
 
 pub(super) fn remove(ask: &Remove) -> anyhow::Result<()> {
-    let Opened { store, .. } = open(&ask.local)?;
+    let Opened { store, data } = open(&ask.local)?;
     let removed = store.hold()?.remove(&ask.which, ask.force)?;
+    // It says which models of its config are no longer there, and would keep it from starting.
+    let gateway = Gateway::reload(&data);
     let mut text = removed.digests.iter().map(|digest| format!("removed {digest}\n")).collect::<String>();
     if removed.digests.is_empty() {
         text.push_str(&format!(
@@ -41,8 +43,9 @@ pub(super) fn remove(ask: &Remove) -> anyhow::Result<()> {
             ask.which
         ));
     }
-    text.push_str(&format!("{} are free\n", HumanBytes(removed.freed_bytes)));
-    answer(ask.local.json, &json!({ "removed": removed.digests, "freed_bytes": removed.freed_bytes }), &text)
+    text.push_str(&format!("freed {}\n{}", HumanBytes(removed.freed_bytes), gateway.text()));
+    let value = json!({ "removed": removed.digests, "freed_bytes": removed.freed_bytes, "gateway": gateway.json() });
+    answer(ask.local.json, &value, &text)
 }
 
 /// The highest version that goes by `name`.
