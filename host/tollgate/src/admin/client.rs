@@ -154,12 +154,12 @@ fn table(rows: &[Value]) -> String {
     text
 }
 
-/// A value in a table. Digests are shortened: 12 digits tell them apart.
+/// A value in a table. Digests are shortened, both of an adapter's as well: 12 digits tell them apart.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            text.get(..12).unwrap_or(text).to_owned()
+        Value::String(text) if text.split('+').all(is_digest) => {
+            text.split('+').map(|digest| digest.get(..12).unwrap_or(digest)).collect::<Vec<_>>().join("+")
         }
         Value::String(text) => text.clone(),
         Value::Array(list) if list.is_empty() => "-".to_owned(),
@@ -169,6 +169,10 @@ fn cell(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -181,6 +185,13 @@ mod tests {
     fn lists_are_tables() {
         let text = render(&json!([{ "id": "demo", "n": 1 }, { "id": "a-longer-one", "n": null }]));
         assert_eq!(text, "ID            N\ndemo          1\na-longer-one  -\n");
+    }
+
+    #[test]
+    fn digests_are_short_also_those_of_an_adapter() {
+        let (base, adapter) = ("a".repeat(64), "b".repeat(64));
+        let text = render(&json!([{ "digest": format!("{base}+{adapter}") }, { "digest": base }, { "digest": "a+b" }]));
+        assert_eq!(text, "DIGEST\naaaaaaaaaaaa+bbbbbbbbbbbb\naaaaaaaaaaaa\na+b\n");
     }
 
     #[test]

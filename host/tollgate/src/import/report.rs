@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::plan::{PRECEDENCE, Plan};
 
-/// A key that is longer does not move the column of the others.
-const MAX_COLUMN: usize = 48;
+/// A key that is longer, with its file, does not move the column of the others.
+const MAX_COLUMN: usize = 64;
 
 /// Prints what was understood and what was not kept; with `show_files` also the files that would be written.
 pub(super) fn text(plan: &Plan, show_files: bool) -> anyhow::Result<()> {
@@ -63,17 +63,17 @@ pub(super) fn value(plan: &Plan, written: &[PathBuf]) -> serde_json::Value {
 /// The plan in words, but for its files.
 pub(super) fn told(plan: &Plan) -> String {
     let mut text = String::new();
-    let keys = plan.kept.iter().map(|kept| kept.from.chars().count()).filter(|length| *length <= MAX_COLUMN);
-    let width = keys.max().unwrap_or(0);
+    let sources = plan.kept.iter().map(|kept| format!("{}: {}", kept.file, kept.from)).collect::<Vec<_>>();
+    let width = sources.iter().map(|source| source.chars().count()).filter(|length| *length <= MAX_COLUMN).max().unwrap_or(0);
     if plan.kept.is_empty() {
         text.push_str("Nothing here describes a model.\n");
     } else {
         text.push_str("Understood:\n");
     }
-    for kept in &plan.kept {
+    for (kept, source) in plan.kept.iter().zip(&sources) {
         let note = if kept.note.is_empty() { String::new() } else { format!("  ({})", kept.note) };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {}: {:width$}  ->  {}{note}", kept.file, kept.from, kept.to);
+        let _ = writeln!(text, "  {source:width$}  ->  {}{note}", kept.to);
     }
     if !plan.dropped.is_empty() {
         text.push_str("\nNot kept:\n");
@@ -82,7 +82,13 @@ pub(super) fn told(plan: &Plan) -> String {
         let _ = writeln!(text, "  {}: {} {}\n      instead: {}", line.file, line.key, line.why, line.instead);
     }
     for paste in &plan.paste {
-        let _ = writeln!(text, "\nTo paste into {} for {}:\n\n{}", paste.into, paste.key, paste.text.trim_end());
+        let _ = writeln!(
+            text,
+            "\nTo paste into {} for {}, without the name of a table that is there already:\n\n{}",
+            paste.into,
+            paste.key,
+            paste.text.trim_end()
+        );
     }
     let _ = writeln!(text, "\n{PRECEDENCE}");
     text
