@@ -221,7 +221,7 @@ fn perform(
     let source = Version { digest: installed.digest, folder: installed.folder, manifest: installed.manifest };
     let from = FromVersion {
         version: &source,
-        how: &format!("to {}", report.quantization),
+        how: &became(&report),
         base: task.base.as_ref().map(|(which, _)| which.clone()),
         is_exact: matches!(report.quantization.as_str(), "f16" | "bf16"),
         now: SystemTime::now(),
@@ -310,4 +310,9 @@ pub(super) fn folder(ask: &ConvertFolder, advice: &Advice) -> anyhow::Result<()>
 /// What the operator should know of a result, a line each.
 pub(super) fn notes(report: &ConvertReport) -> String {
     report.notes.iter().map(|note| format!("  note: {}\n", converting::plain(note))).collect()
+}
+
+/// What a source became, to follow "converted from ...". The numbers of an adapter stay as they are.
+pub(super) fn became(report: &ConvertReport) -> String {
+    if report.quantization == "unchanged" { "for its base".to_owned() } else { format!("to {}", report.quantization) }
 }

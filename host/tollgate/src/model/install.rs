@@ -200,7 +200,7 @@ impl Came<'_> {
         let (manifest, digest) = (&self.version.manifest, self.version.digest);
         let name = &manifest.name;
         let signed = match (&self.made, &self.signed_by) {
-            (Some(made), _) => format!("converted here from {} to {}", made.from, made.report.quantization),
+            (Some(made), _) => format!("converted here from {} {}", made.from, convert::became(&made.report)),
             (None, Some(key)) => format!("signed by {key}"),
             (None, None) => "not signed".to_owned(),
         };

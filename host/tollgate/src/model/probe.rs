@@ -80,7 +80,7 @@ pub(super) fn ask(path: PathBuf, format: Format, prompt: &str, bytes: u64) -> an
 
 fn run(request: &ProbeRequest, bytes: u64) -> anyhow::Result<ProbeReport> {
     let limits = Limits::of(bytes);
-    tell("trying the model in a process of its own");
+    tell("checking the model in a process of its own");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let deadline = Duration::from_secs(limits.time_s.saturating_mul(CLOCK_FACTOR));

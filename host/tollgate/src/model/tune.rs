@@ -28,7 +28,7 @@ pub(super) fn tune(ask: &Tune, advice: &Advice) -> anyhow::Result<()> {
     let known = || config.models.values().map(|model| model.id.as_str()).collect::<Vec<_>>().join(", ");
     let spec = config
         .model(&ask.name)
-        .with_context(|| format!("no model of the config is called {}; there are: {}", ask.name, known()))?;
+        .with_context(|| format!("no model of the config is called `{}`; there are: {}", ask.name, known()))?;
     let Opened { data, store } = open(&ask.local)?;
     let laid_out = Data { root: data }.builtin();
     let library = Library::new(builtin::MODELS, laid_out, config.dir.clone(), store).with_tuner(Some(tune_step::tuner()));
