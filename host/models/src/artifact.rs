@@ -261,6 +261,15 @@ impl Library {
             let files = vec![(place.path.clone(), place.digest.clone())];
             return Ok(place.artifact(Header::Unread, files, None));
         }
+        let is_one_file = wanted == Wanted::Gguf;
+        if is_one_file == place.path.is_dir() && place.path.exists() {
+            let what = if is_one_file {
+                "llama.cpp runs one GGUF file; `tollgate model import` makes one of a folder of safetensors"
+            } else {
+                "this backend wants a folder, and this is a file; one that is GGUF runs with `backend = \"llama\"`"
+            };
+            return Err(ArtifactError::Folder { path: place.path, what: what.to_owned() });
+        }
         if wanted == Wanted::Peft {
             let files = place.files(folder::peft(&place.path)?)?;
             return Ok(place.artifact(Header::Unread, files, None));

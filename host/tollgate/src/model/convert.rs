@@ -116,7 +116,8 @@ fn decide(opened: &Opened, installed: &Installed, wish: &Wish<'_>) -> anyhow::Re
             (None, Some(_)) => bail!("an adapter is converted for its base: name that with --base"),
             (Some(which), asked) => match base_path(opened, config.as_ref(), which) {
                 Ok(path) => Some((which.clone(), path)),
-                Err(error) if asked.is_none() => {
+                // A base that the command names has to be there.
+                Err(error) if asked.is_none() && wish.base.is_none() => {
                     tell(&format!("it stays as PEFT wrote it: {error:#}"));
                     return Ok(None);
                 }
