@@ -34,8 +34,8 @@ pub(crate) async fn tuned(here: Here) -> anyhow::Result<Found> {
     let report = tune(&places[1], here.pick(20, 2)).await?;
     let (mut all, mut samples) = ([Rates::default(), Rates::default()], Vec::new());
     for run in 0..here.pick(6, 1) {
-        // Each is started anew every time, now the one first and now the other: where a process's memory came to lie makes more of a
-        // difference than most candidates do.
+        // Each is started anew every time, now the one first and now the other: two processes with the same settings that lived
+        // through the whole row were seen to differ by more than a candidate has to win by.
         let mut turn: Vec<_> = ["default", "tuned"].into_iter().zip(&places).zip(&mut all).collect();
         if run % 2 == 1 {
             turn.reverse();
